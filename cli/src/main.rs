@@ -1,0 +1,3 @@
+//! `holdfast`: the command line.
+
+fn main() {}
