@@ -112,7 +112,7 @@ pub enum VolumeView {
         /// The device.
         device: crate::volume::DeviceId,
         /// The record on it.
-        identity: VolumeIdentity,
+        identity: Box<VolumeIdentity>,
         /// How the device is doing.
         health: DiskHealth,
         /// Free space.
