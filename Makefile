@@ -1,0 +1,52 @@
+# What people and CI type. `make help` lists it; nothing here is clever on purpose.
+#
+# Every target brings what it needs (scripts/setup.sh; quick and offline once cached).
+
+SHELL := /bin/sh
+CARGO ?= cargo
+SETUP := scripts/setup.sh
+TOOLS := .cache/tools
+NEXTEST_PROFILE ?= $(if $(CI),ci,default)
+
+export CARGO_TERM_COLOR ?= $(if $(CI),never,auto)
+
+.PHONY: help demo demo-single test test-long lint bench tools clean fmt
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: demo-single ## show what holdfast does (one node, for now)
+
+demo-single: ## a disk vanishes under load and the node comes back by itself
+	@$(SETUP) packages tools
+	@$(CARGO) build --locked --quiet --bins
+	@target/debug/holdfast-demo single
+
+test: lint ## everything that CI runs
+	@$(SETUP) nextest postgres17
+	$(CARGO) build --locked --bins
+	$(CARGO) nextest run --locked --workspace --profile $(NEXTEST_PROFILE)
+
+test-long: test ## what is too long for CI: run by hand before an issue is closed
+	PROPTEST_CASES=100000 $(CARGO) nextest run --locked --workspace --profile long
+
+lint: ## formatting, clippy, dependency policy, documentation
+	@$(SETUP) packages tools
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	$(TOOLS)/cargo-deny --locked check bans licenses sources
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --document-private-items
+
+bench: ## measurements; prints tables and writes JSON below target/bench
+	@$(SETUP) packages tools
+	$(CARGO) bench --locked --workspace
+
+fmt: ## format all code
+	$(CARGO) fmt --all
+
+tools: ## fetch or build every tool that the targets above use
+	@$(SETUP) packages nextest tools postgres17
+
+clean: ## remove what was built; fetched tools stay in .cache
+	$(CARGO) clean
