@@ -231,6 +231,8 @@ pub enum RepositoryView {
 /// Log shipping.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct LogView {
+    /// Whether something ships now.
+    pub running: bool,
     /// Shipped without a gap up to here.
     pub shipped: Option<Lsn>,
     /// Acked, so allowed to be shipped, up to here.
