@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod child;
+pub mod config;
 pub mod helper;
 pub mod supervisor;
 pub mod tls;

@@ -1,1 +1,249 @@
-//! Placeholder.
+//! Decides what the agent does next. Pure: what is wanted, what was observed and the time go in; actions, the
+//! reason and the time of the next look come out.
+//!
+//! Two answers, for the agent's two loops: [`decide`] for the reconcile loop, [`gate::judge`] for the gate loop.
+//!
+//! Invariants, each a test in `tests`:
+//! * `an_engine_never_starts_on_data_that_is_not_ready`.
+//! * `an_unhealthy_disk_is_taken_down_in_order`: fence and stop, then unmount, then look again.
+//! * `an_empty_disk_never_means_a_new_cluster`: nothing is initialised without an operator's request.
+//! * `only_a_blank_device_is_formatted_and_only_for_a_reason`.
+//!
+//! Not here: doing anything. Each [`Action`] has a file of its name in the agent's `act`.
+
+pub mod gate;
+mod reason;
+#[cfg(test)]
+mod tests;
+
+use holdfast_model::Tick;
+use holdfast_model::status::{
+    DataView, EngineView, Gate, GateClosed, NodeView, OperationKind, OperationState, RepositoryView,
+    VolumeView,
+};
+use holdfast_model::volume::{DeviceId, DiskHealth};
+
+pub use reason::Reason;
+
+/// What the operator and the configuration want of this node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Desired {
+    /// Whether the engine is to run.
+    pub engine: EngineWanted,
+    /// An operator's one-time request to make a new cluster is pending.
+    pub bootstrap: bool,
+    /// Refounding from the repository is allowed, by configuration or by an operator's word.
+    pub refound: bool,
+    /// A provably blank device may be formatted without being told.
+    pub format_blank: bool,
+}
+
+/// Whether the engine is to run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EngineWanted {
+    /// The normal case.
+    Running,
+    /// An operator stopped it.
+    Stopped,
+}
+
+/// One thing to do. Actions run in order; the first failure ends the turn.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Ask the gate loop to close the gate and keep it closed, and wait until it is.
+    HoldGate(GateClosed),
+    /// Begin to stop the engine; escalates by itself.
+    StopEngine,
+    /// Shut the file system down below an engine that cannot be stopped.
+    FenceVolume,
+    /// Unmount the volume.
+    Unmount,
+    /// Begin to make a file system and an identity on a blank device.
+    Format(DeviceId),
+    /// Mount our volume.
+    Mount(DeviceId),
+    /// Begin, or go on with, making the first member of a new cluster.
+    Bootstrap,
+    /// Begin, or go on with, restoring from the repository under a new term.
+    Refound,
+    /// Start the engine with a closed gate.
+    StartEngine,
+    /// Begin to ship acked log to the repository.
+    StartShipping,
+}
+
+/// What to do, why, and when to look again at the latest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// In order.
+    pub actions: Vec<Action>,
+    /// Logged when it changes, served by `Explain`.
+    pub reason: Reason,
+    /// Look again then even if nothing happens.
+    pub wake_at: Tick,
+}
+
+/// The loop's own pace.
+const TURN_MS: u64 = 1_000;
+/// A crash-looping engine is started again after 1, 2, 4 ... seconds, at most this many.
+const BACKOFF_MAX_MS: u64 = 60_000;
+
+/// Decides the next step from what is wanted and what is.
+#[must_use]
+pub fn decide(want: &Desired, view: &NodeView, now: Tick) -> Plan {
+    let (actions, reason) = match &view.volume {
+        VolumeView::Mounted { health, .. } if !health.is_healthy() => take_down(&view.engine, health),
+        VolumeView::Mounted { .. } => on_healthy_volume(want, view, now),
+        VolumeView::Unknown
+        | VolumeView::Absent { .. }
+        | VolumeView::Blank { .. }
+        | VolumeView::Unmounted { .. }
+            if engine_may_run(&view.engine) =>
+        {
+            (vec![Action::HoldGate(GateClosed::DiskUnsafe), Action::StopEngine], Reason::EngineWithoutVolume)
+        }
+        VolumeView::Unknown => (vec![], Reason::LookingAtDisks),
+        VolumeView::Absent { verdicts } => (vec![], Reason::NoUsableDisk(verdicts.clone())),
+        VolumeView::Blank { device } => on_blank_device(want, view, device),
+        VolumeView::Unmounted { device } => (vec![Action::Mount(device.clone())], Reason::VolumeFound),
+    };
+    let pause = if let Reason::EngineCrashed { again_in_ms } = &reason { *again_in_ms } else { TURN_MS };
+    let wake_at = now.after_millis(pause.min(TURN_MS));
+    Plan { actions, reason, wake_at }
+}
+
+const fn engine_may_run(engine: &EngineView) -> bool {
+    match engine {
+        EngineView::Starting { .. } | EngineView::Running { .. } => true,
+        EngineView::Stopped { .. } | EngineView::Stopping { .. } | EngineView::Unkillable { .. } => false,
+    }
+}
+
+/// An unhealthy disk: close and stop, fence what cannot be stopped, unmount when nothing runs on it any more.
+fn take_down(engine: &EngineView, health: &DiskHealth) -> (Vec<Action>, Reason) {
+    let reason = Reason::DiskUnsafe(health.clone());
+    let actions = match engine {
+        EngineView::Starting { .. } | EngineView::Running { .. } => {
+            vec![Action::HoldGate(GateClosed::DiskUnsafe), Action::StopEngine]
+        }
+        EngineView::Stopping { .. } => vec![],
+        EngineView::Unkillable { .. } => match health {
+            DiskHealth::ShutDown => vec![],
+            DiskHealth::Healthy
+            | DiskHealth::Stalled { .. }
+            | DiskHealth::Sick { .. }
+            | DiskHealth::Gone { .. }
+            | DiskHealth::ReadOnly => vec![Action::FenceVolume],
+        },
+        EngineView::Stopped { .. } => vec![Action::Unmount],
+    };
+    (actions, reason)
+}
+
+/// A blank device is formatted when there is something to put on it, and not before.
+fn on_blank_device(want: &Desired, view: &NodeView, device: &DeviceId) -> (Vec<Action>, Reason) {
+    if let Some(kind) = running_operation(view) {
+        return (vec![], Reason::Working(kind));
+    }
+    if !want.format_blank {
+        return (vec![], Reason::FormatNotAllowed(device.clone()));
+    }
+    match purpose(want, view) {
+        Ok(_) => (vec![Action::Format(device.clone())], Reason::FormattingBlank(device.clone())),
+        Err(reason) => (vec![], reason),
+    }
+}
+
+/// What would fill an empty volume.
+enum Purpose {
+    Bootstrap,
+    Refound,
+}
+
+/// Why an empty volume may be filled, or what is missing. Empty never means "new cluster".
+fn purpose(want: &Desired, view: &NodeView) -> Result<Purpose, Reason> {
+    match (&view.repository, want.bootstrap) {
+        (RepositoryView::Unknown, _) => Err(Reason::AskingRepository),
+        (RepositoryView::Unreachable { why }, _) => Err(Reason::RepositoryUnreachable(why.clone())),
+        (RepositoryView::Disabled | RepositoryView::Empty, true) => Ok(Purpose::Bootstrap),
+        (RepositoryView::Disabled | RepositoryView::Empty, false) => Err(Reason::NoClusterYet),
+        (RepositoryView::Ready { .. }, _) if want.refound => Ok(Purpose::Refound),
+        (RepositoryView::Ready { cluster, .. }, true) => Err(Reason::ClusterExists(cluster.clone())),
+        (RepositoryView::Ready { cluster, .. }, false) => Err(Reason::AllLost(cluster.clone())),
+    }
+}
+
+fn on_healthy_volume(want: &Desired, view: &NodeView, now: Tick) -> (Vec<Action>, Reason) {
+    match &view.data {
+        DataView::Unknown => (vec![], Reason::LookingAtData),
+        DataView::Broken { why } => (vec![], Reason::DataBroken(why.clone())),
+        DataView::Initialising => (vec![], Reason::Working(OperationKind::Bootstrap)),
+        DataView::Restoring { .. } => (vec![], Reason::Working(OperationKind::Restore)),
+        DataView::Absent | DataView::Incomplete => on_empty_volume(want, view),
+        DataView::Ready => on_ready_data(want, view, now),
+    }
+}
+
+/// No data, or data that was begun and not finished: both are filled from the beginning or resumed.
+fn on_empty_volume(want: &Desired, view: &NodeView) -> (Vec<Action>, Reason) {
+    if let Some(kind) = running_operation(view) {
+        return (vec![], Reason::Working(kind));
+    }
+    if engine_may_run(&view.engine) {
+        return (vec![Action::HoldGate(GateClosed::NoEngine), Action::StopEngine], Reason::EngineWithoutData);
+    }
+    match purpose(want, view) {
+        Ok(Purpose::Bootstrap) => (vec![Action::Bootstrap], Reason::Working(OperationKind::Bootstrap)),
+        Ok(Purpose::Refound) => (vec![Action::Refound], Reason::Working(OperationKind::Restore)),
+        Err(reason) => (vec![], reason),
+    }
+}
+
+fn on_ready_data(want: &Desired, view: &NodeView, now: Tick) -> (Vec<Action>, Reason) {
+    match (want.engine, &view.engine) {
+        (EngineWanted::Running, EngineView::Stopped { crashes, since }) => {
+            let again_in_ms = backoff_left_ms(*crashes, *since, now);
+            if again_in_ms == 0 {
+                (vec![Action::StartEngine], Reason::StartingEngine)
+            } else {
+                (vec![], Reason::EngineCrashed { again_in_ms })
+            }
+        }
+        (EngineWanted::Running, EngineView::Starting { .. }) => (vec![], Reason::EngineStarting),
+        (EngineWanted::Running, EngineView::Running { .. }) => on_running_engine(view),
+        (EngineWanted::Stopped, EngineView::Starting { .. } | EngineView::Running { .. }) => {
+            (vec![Action::HoldGate(GateClosed::Stopping), Action::StopEngine], Reason::StoppedByOperator)
+        }
+        (EngineWanted::Stopped, EngineView::Stopped { .. }) => (vec![], Reason::StoppedByOperator),
+        (_, EngineView::Stopping { .. }) => (vec![], Reason::EngineStopping),
+        (_, EngineView::Unkillable { pid }) => (vec![], Reason::EngineUnkillable(*pid)),
+    }
+}
+
+fn on_running_engine(view: &NodeView) -> (Vec<Action>, Reason) {
+    let shipping_wanted = match (&view.gate, &view.repository) {
+        (Gate::Open { .. } | Gate::ReadOnly { .. }, RepositoryView::Ready { .. }) => !view.log.running,
+        (Gate::Open { .. } | Gate::ReadOnly { .. } | Gate::Closed { .. }, _) => false,
+    };
+    let actions = if shipping_wanted { vec![Action::StartShipping] } else { vec![] };
+    let reason = match &view.gate {
+        Gate::Open { term } => Reason::Serving(*term),
+        Gate::ReadOnly { term } => Reason::ServingReads(*term),
+        Gate::Closed { why } => Reason::GateClosed(*why),
+    };
+    (actions, reason)
+}
+
+fn running_operation(view: &NodeView) -> Option<OperationKind> {
+    view.operations.iter().find_map(|operation| match operation.state {
+        OperationState::Running { .. } if operation.kind != OperationKind::Backup => Some(operation.kind),
+        OperationState::Running { .. } | OperationState::Done { .. } | OperationState::Failed { .. } => None,
+    })
+}
+
+/// Milliseconds until the engine may be started again; 0 when it may now.
+fn backoff_left_ms(crashes: u32, since: Option<Tick>, now: Tick) -> u64 {
+    let (1.., Some(since)) = (crashes, since) else { return 0 };
+    let pause = 1_000_u64.checked_shl(crashes - 1).unwrap_or(BACKOFF_MAX_MS).min(BACKOFF_MAX_MS);
+    pause.saturating_sub(now.millis_since(since))
+}
