@@ -1,0 +1,63 @@
+//! What stands on the volume about its own data: the record `.holdfast/data`, beside identity and promise.
+//!
+//! It is on the volume because it is lost together with what it speaks of: a fresh disk has no record, so it has no
+//! data, whatever the ledger on the root disk remembers.
+//!
+//! Invariant: an engine starts only when the record says `Landed` or `Ready` (I15); the test is
+//! `an_engine_never_starts_on_data_that_is_not_ready` in `decide`.
+
+use holdfast_model::record::RecordKind;
+use holdfast_model::{ClusterId, Rule};
+use serde::{Deserialize, Serialize};
+
+/// The frame of [`DataRecord`].
+pub const DATA_RECORD: RecordKind = RecordKind { tag: *b"data", version: 1, name: "data record" };
+
+/// How far the data directory is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum DataRecord {
+    /// A bootstrap began; what is there is thrown away if it did not finish. No client ever saw it.
+    Initialising {
+        /// The cluster that it is to be.
+        cluster: ClusterId,
+        /// The bootstrap's attempt id, which its promise carries.
+        attempt: u128,
+    },
+    /// A restore began: files may be missing or half written.
+    Restoring(Refounding),
+    /// Every file of the base is there, verified and fsynced; the log is yet to be replayed to its end.
+    Landed(Refounding),
+    /// Whole: the engine has opened it once as a member of the cluster.
+    Ready {
+        /// The cluster.
+        cluster: ClusterId,
+    },
+}
+
+impl DataRecord {
+    /// The cluster that the data belongs to.
+    #[must_use]
+    pub const fn cluster(&self) -> &ClusterId {
+        match self {
+            Self::Initialising { cluster, .. } | Self::Ready { cluster } => cluster,
+            Self::Restoring(refounding) | Self::Landed(refounding) => &refounding.cluster,
+        }
+    }
+}
+
+/// A refounding under way: everything that it fixed at its beginning, so that it resumes and never starts over under
+/// yet another term.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refounding {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The reserved rule: the new term, this incarnation alone, `start` = the end of the restored log.
+    pub rule: Rule,
+    /// The attempt id, which its promise carries.
+    pub attempt: u128,
+    /// The backup that is restored.
+    pub backup: String,
+    /// The acked end of the shipped log: what was acknowledged after it is lost.
+    pub shipped_end: holdfast_model::Lsn,
+}
