@@ -1,0 +1,89 @@
+//! Long work and its progress.
+
+use holdfast_model::status::{Operation, OperationKind, OperationState, Progress};
+use holdfast_model::{ByteCount, Tick};
+
+use super::{Reader, Wire};
+use crate::v1;
+use crate::v1::operation::{Done, Failed, Running, State};
+
+impl Wire for Progress {
+    type Message = v1::Progress;
+
+    fn to_wire(&self) -> v1::Progress {
+        v1::Progress {
+            phase: self.phase.clone(),
+            done_bytes: self.done.bytes(),
+            total_bytes: self.total.bytes(),
+        }
+    }
+
+    fn read(_reader: &mut Reader, message: v1::Progress) -> Option<Self> {
+        Some(Self {
+            phase: message.phase,
+            done: ByteCount::new(message.done_bytes),
+            total: ByteCount::new(message.total_bytes),
+        })
+    }
+}
+
+impl Wire for OperationState {
+    type Message = State;
+
+    fn to_wire(&self) -> State {
+        match self {
+            Self::Running { progress } => State::Running(Running { progress: Some(progress.to_wire()) }),
+            Self::Done { result } => State::Done(Done { result: result.clone() }),
+            Self::Failed { why } => State::Failed(Failed { why: why.clone() }),
+        }
+    }
+
+    fn read(reader: &mut Reader, message: State) -> Option<Self> {
+        Some(match message {
+            State::Running(running) => {
+                Self::Running { progress: reader.required("progress", running.progress)? }
+            }
+            State::Done(done) => Self::Done { result: done.result },
+            State::Failed(failed) => Self::Failed { why: failed.why },
+        })
+    }
+}
+
+const fn kind_to_wire(kind: OperationKind) -> v1::OperationKind {
+    match kind {
+        OperationKind::Bootstrap => v1::OperationKind::Bootstrap,
+        OperationKind::Backup => v1::OperationKind::Backup,
+        OperationKind::Restore => v1::OperationKind::Restore,
+        OperationKind::Format => v1::OperationKind::Format,
+    }
+}
+
+const fn kind_from_wire(kind: v1::OperationKind) -> Option<OperationKind> {
+    match kind {
+        v1::OperationKind::Unspecified => None,
+        v1::OperationKind::Bootstrap => Some(OperationKind::Bootstrap),
+        v1::OperationKind::Backup => Some(OperationKind::Backup),
+        v1::OperationKind::Restore => Some(OperationKind::Restore),
+        v1::OperationKind::Format => Some(OperationKind::Format),
+    }
+}
+
+impl Wire for Operation {
+    type Message = v1::Operation;
+
+    fn to_wire(&self) -> v1::Operation {
+        v1::Operation {
+            id: self.id.clone(),
+            kind: kind_to_wire(self.kind).into(),
+            since_ms: self.since.millis(),
+            state: Some(self.state.to_wire()),
+        }
+    }
+
+    fn read(reader: &mut Reader, message: v1::Operation) -> Option<Self> {
+        let id = reader.filled("id", message.id);
+        let kind = reader.choice("kind", message.kind).and_then(kind_from_wire);
+        let state = reader.required("state", message.state);
+        Some(Self { id: id?, kind: kind?, since: Tick::from_millis(message.since_ms), state: state? })
+    }
+}
