@@ -1,1 +1,29 @@
-//! Placeholder.
+//! The harness of tests that use real parts, and the demo that is made of them.
+//!
+//! * [`scratch`]: a directory that takes everything in it down, also after SIGKILL of the test.
+//! * [`loop_disk`]: disks that vanish and stall.
+//! * [`weed`]: a real S3 server.
+//! * [`node`] and [`daemon`]: a configured `holdfastd` and its command line.
+//! * [`acked`]: a client that remembers what it was told was committed, and the audit of that memory.
+//! * [`logs`]: a test fails on warnings that it did not expect.
+//! * [`timeline`], [`demo`]: what happened when, told to a person.
+//! * [`eventually`]: the one way to wait.
+//!
+//! Not here: anything that the product needs. Nothing depends on this crate.
+
+pub mod acked;
+pub mod daemon;
+pub mod demo;
+pub mod eventually;
+pub mod installation;
+pub mod logs;
+pub mod loop_disk;
+pub mod node;
+pub mod ports;
+pub mod process;
+pub mod scratch;
+pub mod timeline;
+pub mod weed;
+
+pub use eventually::eventually;
+pub use scratch::Scratch;

@@ -1,0 +1,163 @@
+//! A running `holdfastd` as seen from outside: its log, its plain HTTP paths and its command line.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time;
+
+use crate::eventually;
+use crate::logs::Logs;
+use crate::node::{CLUSTER, Node};
+use crate::process::{Background, command, run};
+
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+const STOP_WITHIN: Duration = Duration::from_secs(60);
+
+/// Whether clients can write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Serving {
+    /// `/primary` answers 200.
+    Yes,
+    /// It answers anything else.
+    No,
+}
+
+/// One run of the daemon. Dropping it kills the daemon alone, as a crash would: the engine lives on until the scratch
+/// directory is taken down.
+#[derive(Debug)]
+pub struct Daemon {
+    process: Background,
+    logs: Logs,
+    node: Node,
+}
+
+impl Daemon {
+    /// Starts `holdfastd run` and waits until it answers `/livez`.
+    ///
+    /// # Errors
+    /// It ends, or does not answer in time.
+    pub async fn start(node: &Node) -> Result<Self> {
+        let logs = Logs::new(node.folder.join("daemon.log"));
+        let mut program = command(node.programs.join("holdfastd"));
+        program.arg("run").arg("--config").arg(&node.config).current_dir("/");
+        let process = Background::start(&mut program, logs.path())?;
+        let mut daemon = Self { process, logs, node: node.clone() };
+        eventually("a daemon that answers", Duration::from_secs(30), async || {
+            daemon.process.still_runs()?;
+            let (status, _body) = http_get(daemon.node.http, "/livez").await?;
+            ensure!(status == 200, "/livez answers {status}");
+            Ok(())
+        })
+        .await
+        .map_err(|err| err.context(daemon.last_words()))?;
+        Ok(daemon)
+    }
+
+    /// The node that it runs.
+    #[must_use]
+    pub const fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// Its log.
+    #[must_use]
+    pub const fn logs(&self) -> &Logs {
+        &self.logs
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// The end of its log, for the message of a failure.
+    #[must_use]
+    pub fn last_words(&self) -> String {
+        format!("the daemon's log ends with:\n{}\n", self.logs.tail(30))
+    }
+
+    /// Asks for a bootstrap on the machine, as its operator.
+    ///
+    /// # Errors
+    /// It is refused.
+    pub fn bootstrap(&self) -> Result<()> {
+        let mut bootstrap = command(self.node.programs.join("holdfastd"));
+        run(bootstrap.args(["bootstrap", "--token", CLUSTER, "--config"]).arg(&self.node.config))?;
+        Ok(())
+    }
+
+    /// Runs `holdfast ARGS` with an operator's certificate and returns what it prints.
+    ///
+    /// # Errors
+    /// It ends with anything but 0.
+    pub fn holdfast(&self, args: &[&str]) -> Result<String> {
+        let tls = &self.node.tls;
+        let mut holdfast = command(self.node.programs.join("holdfast"));
+        holdfast.arg("--endpoint").arg(format!("https://127.0.0.1:{}", self.node.grpc));
+        holdfast.arg("--ca").arg(tls.join("ca.pem"));
+        holdfast.arg("--cert").arg(tls.join("ops.pem")).arg("--key").arg(tls.join("ops.key"));
+        run(holdfast.args(args)).map_err(|err| err.context(self.last_words()))
+    }
+
+    /// Asks `/primary`.
+    ///
+    /// # Errors
+    /// The daemon does not answer.
+    pub async fn serving(&self) -> Result<Serving> {
+        let (status, _body) = http_get(self.node.http, "/primary").await?;
+        Ok(if status == 200 { Serving::Yes } else { Serving::No })
+    }
+
+    /// Waits until `/primary` says `wanted`.
+    ///
+    /// # Errors
+    /// It does not, in time.
+    pub async fn becomes(&mut self, wanted: Serving, within: Duration) -> Result<()> {
+        eventually(&format!("serving: {wanted:?}"), within, async || {
+            self.process.still_runs()?;
+            let serving = self.serving().await?;
+            ensure!(serving == wanted, "serving: {serving:?}");
+            Ok(())
+        })
+        .await
+        .map_err(|err| err.context(self.last_words()))
+    }
+
+    /// Ends it with SIGTERM and waits.
+    ///
+    /// # Errors
+    /// It does not end in time, or ends badly.
+    pub async fn stop(self) -> Result<()> {
+        let Self { process, logs, .. } = self;
+        process.signal(Signal::SIGTERM)?;
+        process
+            .ended_well(STOP_WITHIN)
+            .await
+            .with_context(|| format!("the daemon's log ends with:\n{}", logs.tail(30)))
+    }
+}
+
+/// Status and body of `GET path` on loopback.
+///
+/// # Errors
+/// No answer, or one that is no HTTP.
+pub async fn http_get(port: u16, path: &str) -> Result<(u16, String)> {
+    let asking = async {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).await.context("connect")?;
+        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.context("ask")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.context("read the answer")?;
+        Ok::<_, anyhow::Error>(answer)
+    };
+    let answer =
+        time::timeout(ANSWER_WITHIN, asking).await.with_context(|| format!("no answer to GET {path}"))??;
+    let (head, body) = answer.split_once("\r\n\r\n").context("an answer without an end of its head")?;
+    let status =
+        head.split(' ').nth(1).and_then(|word| word.parse().ok()).context("an answer without a status")?;
+    Ok((status, body.to_owned()))
+}

@@ -1,0 +1,3 @@
+//! The demo: told scene by scene, on real parts, with a verdict at the end.
+
+pub mod single;

@@ -1,0 +1,132 @@
+//! Disks for tests: loop devices over sparse files, that vanish under whoever uses them, or stall.
+//!
+//! A disk *vanishes* by a size limit of one sector: atomic, and reversible. (Truncating the file races with writes;
+//! detaching does nothing while the device is in use.) A disk *stalls* when the file system that its backing file lies
+//! on is frozen; freezing the file system on the disk itself would stall writes only, and above the device.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use holdfast_storage_io::ioctl;
+use holdfast_storage_io::loopdev::LoopDevice;
+
+use crate::process::{command, run};
+use crate::scratch::Scratch;
+
+/// The size limit of a vanished disk: one sector.
+const ONE_SECTOR: u64 = 512;
+
+/// A blank disk. Needs root.
+#[derive(Debug)]
+pub struct LoopDisk {
+    device: LoopDevice,
+    // Last: the scratch directory goes when its last user has gone.
+    _scratch: Scratch,
+}
+
+impl LoopDisk {
+    /// A disk of `bytes` zeros whose file `name` lies in `scratch`.
+    ///
+    /// # Errors
+    /// The file or the device cannot be had.
+    pub fn blank(scratch: &Scratch, name: &str, bytes: u64) -> Result<Self> {
+        Self::over(scratch, &scratch.path().join(name), bytes)
+    }
+
+    fn over(scratch: &Scratch, file: &Path, bytes: u64) -> Result<Self> {
+        make_sparse(file, bytes)?;
+        let device = LoopDevice::attach(file).with_context(|| format!("attach {}", file.display()))?;
+        Ok(Self { device, _scratch: scratch.clone() })
+    }
+
+    /// Where the device is, e.g. `/dev/loop3`.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.device.path()
+    }
+
+    /// From now on reads and writes fail, as on NVMe that was pulled. What is cached can still be read.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn vanish(&self) -> Result<()> {
+        self.device.limit_size(ONE_SECTOR).with_context(|| format!("let {} vanish", self.path().display()))
+    }
+
+    /// Undoes [`Self::vanish`].
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn come_back(&self) -> Result<()> {
+        self.device.limit_size(0).with_context(|| format!("bring {} back", self.path().display()))
+    }
+}
+
+/// A blank disk that can be made to hang. Needs root.
+#[derive(Debug)]
+pub struct StallingDisk {
+    // Before the disk: a frozen file below would block its detaching.
+    below: FrozenBelow,
+    disk: LoopDisk,
+    _outer: LoopDevice,
+}
+
+#[derive(Debug)]
+struct FrozenBelow {
+    file_system: File,
+}
+
+impl StallingDisk {
+    /// A disk of `bytes` zeros on a file system of its own, both in `scratch`.
+    ///
+    /// # Errors
+    /// One of the layers cannot be made.
+    pub fn blank(scratch: &Scratch, name: &str, bytes: u64) -> Result<Self> {
+        let image = scratch.path().join(format!("{name}.outer"));
+        // Room for the disk and for ext4's own structures.
+        make_sparse(&image, bytes + bytes / 8 + (64 << 20))?;
+        run(command("mkfs.ext4").args(["-q", "-m", "0", "-O", "^has_journal"]).arg(&image))?;
+        let outer = LoopDevice::attach(&image).with_context(|| format!("attach {}", image.display()))?;
+        let mount = scratch.folder(&format!("{name}.below"))?;
+        run(command("mount").arg(outer.path()).arg(&mount))?;
+        let file_system = File::open(&mount).context("hold the file system below the disk")?;
+        let disk = LoopDisk::over(scratch, &mount.join(name), bytes)?;
+        Ok(Self { below: FrozenBelow { file_system }, disk, _outer: outer })
+    }
+
+    /// The disk on top.
+    #[must_use]
+    pub const fn disk(&self) -> &LoopDisk {
+        &self.disk
+    }
+
+    /// From now on everything that reaches the device hangs, uninterruptibly.
+    ///
+    /// # Errors
+    /// It is stalled already, or the kernel's.
+    pub fn stall(&self) -> Result<()> {
+        ioctl::freeze(&self.below.file_system).context("freeze the file system below the disk")
+    }
+
+    /// Undoes [`Self::stall`].
+    ///
+    /// # Errors
+    /// It is not stalled, or the kernel's.
+    pub fn resume(&self) -> Result<()> {
+        ioctl::thaw(&self.below.file_system).context("thaw the file system below the disk")
+    }
+}
+
+impl Drop for FrozenBelow {
+    fn drop(&mut self) {
+        // An error means that it was not frozen.
+        drop(ioctl::thaw(&self.file_system));
+    }
+}
+
+fn make_sparse(file: &Path, bytes: u64) -> Result<PathBuf> {
+    let made = File::create_new(file).with_context(|| format!("make {}", file.display()))?;
+    made.set_len(bytes).with_context(|| format!("size {}", file.display()))?;
+    Ok(file.to_owned())
+}
