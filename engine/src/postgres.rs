@@ -1,0 +1,30 @@
+//! PostgreSQL 15 to 17.
+//!
+//! * Places and versions: [`Layout`], [`Version`], [`argv`].
+//! * What the agent renders: [`config`], [`hba`], [`SyncStandbys`]; [`gate`] puts it in force and proves it.
+//! * What the agent asks over SQL: [`session`], [`backup`]; [`rule_ack`] judges the answers.
+//! * What the agent reads as bytes: [`wal`], [`control`], [`page`], [`files`].
+//! * What a restore needs: [`recovery`].
+//! * [`Postgres`] joins them behind [`crate::Engine`].
+
+pub mod argv;
+pub mod backup;
+pub mod config;
+pub mod control;
+mod driver;
+pub mod files;
+pub mod gate;
+pub mod hba;
+pub mod layout;
+pub mod page;
+pub mod recovery;
+pub mod rule_ack;
+pub mod session;
+pub mod sync;
+pub mod version;
+pub mod wal;
+
+pub use driver::{Deadlines, Postgres, Setup};
+pub use layout::Layout;
+pub use sync::SyncStandbys;
+pub use version::{Version, VersionError};

@@ -1,0 +1,253 @@
+//! [`Engine`] for a real Postgres: keeps the agent's session, renders files, delegates everything else.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use holdfast_model::status::Gate;
+use holdfast_model::{ByteCount, ClusterName, Lsn, Rule};
+
+use super::backup::{BackupEnd, BackupError, BackupSession};
+use super::config::{self, ConfigError, Settings};
+use super::gate::{self, Files, GateError};
+use super::hba::{self, ClientRule};
+use super::rule_ack::Flushed;
+use super::session::clients::TerminateError;
+use super::session::rules::RuleError;
+use super::session::status::ServerFacts;
+use super::session::{Session, SessionError};
+use super::{Layout, SyncStandbys, Version, argv};
+use crate::engine::{Engine, EngineError, EngineStatus, Retry};
+use crate::launch::Launch;
+
+/// How long the agent waits for the server.
+#[derive(Debug, Clone, Copy)]
+pub struct Deadlines {
+    /// For a login, and for each query.
+    pub query: Duration,
+    /// For the checkpoint with which a backup begins.
+    pub backup_start: Duration,
+}
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        Self { query: Duration::from_secs(5), backup_start: Duration::from_secs(600) }
+    }
+}
+
+/// What is fixed for one server as long as its configuration file is.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// Its places.
+    pub layout: Layout,
+    /// Its version.
+    pub version: Version,
+    /// The cluster's name.
+    pub cluster: ClusterName,
+    /// Operating system users that may log in as the agent.
+    pub agent_users: Vec<String>,
+    /// The operator's lines for clients.
+    pub clients: Vec<ClientRule>,
+    /// The operator's settings.
+    pub settings: BTreeMap<String, String>,
+    /// Log that a replication slot may hold back.
+    pub slot_log_max: ByteCount,
+    /// How long to wait.
+    pub deadlines: Deadlines,
+}
+
+impl Setup {
+    /// Renders the three files for `gate` and `sync`; `recovery` comes from [`super::recovery`], or is empty.
+    ///
+    /// # Errors
+    /// Every [`ConfigError`] at once.
+    pub fn files(
+        &self,
+        gate: &Gate,
+        sync: &SyncStandbys,
+        recovery: &BTreeMap<&'static str, String>,
+    ) -> Result<Files, Vec<ConfigError>> {
+        let users: Vec<&str> = self.agent_users.iter().map(String::as_str).collect();
+        Ok(Files {
+            config: config::render(&self.settings(gate, sync, recovery))?,
+            hba: hba::render(gate, &self.clients),
+            ident: hba::render_ident(&users),
+        })
+    }
+
+    /// The server's command line. The files must have been installed.
+    ///
+    /// # Errors
+    /// [`ConfigError::Path`].
+    pub fn launch(&self) -> Result<Launch, ConfigError> {
+        let closed = Gate::Closed { why: holdfast_model::status::GateClosed::Starting };
+        argv::postgres(&self.settings(&closed, &SyncStandbys::Nobody, &BTreeMap::new()))
+    }
+
+    fn settings<'a>(
+        &'a self,
+        gate: &Gate,
+        sync: &'a SyncStandbys,
+        recovery: &'a BTreeMap<&'static str, String>,
+    ) -> Settings<'a> {
+        Settings {
+            layout: &self.layout,
+            version: self.version,
+            cluster: &self.cluster,
+            sync,
+            read_only: matches!(gate, Gate::ReadOnly { .. }),
+            slot_log_max: self.slot_log_max,
+            recovery,
+            user: &self.settings,
+        }
+    }
+}
+
+/// One Postgres server.
+#[derive(Debug)]
+pub struct Postgres {
+    setup: Setup,
+    session: Option<(Session, ServerFacts)>,
+    backup: Option<BackupSession>,
+}
+
+impl Postgres {
+    /// A server that was not talked to yet.
+    #[must_use]
+    pub const fn new(setup: Setup) -> Self {
+        Self { setup, session: None, backup: None }
+    }
+
+    /// What is fixed for this server.
+    #[must_use]
+    pub const fn setup(&self) -> &Setup {
+        &self.setup
+    }
+
+    /// The open session, or a new one when there is none or it is spoilt.
+    ///
+    /// # Errors
+    /// [`SessionError`].
+    pub async fn session(&mut self) -> Result<(&mut Session, &ServerFacts), SessionError> {
+        if self.session.as_ref().is_none_or(|(session, _)| session.is_spoilt()) {
+            self.session = None;
+            let session = Session::connect(&self.setup.layout, self.setup.deadlines.query).await?;
+            let facts = session.facts().await?;
+            self.session = Some((session, facts));
+        }
+        let (session, facts) = self.session.as_mut().expect("a session was just made where there was none");
+        Ok((session, facts))
+    }
+
+    async fn session_for(&mut self, doing: &'static str) -> Result<&mut Session, EngineError> {
+        self.session().await.map(|(session, _)| session).map_err(|err| of_session(doing, err))
+    }
+}
+
+#[async_trait]
+impl Engine for Postgres {
+    async fn status(&mut self) -> Result<EngineStatus, EngineError> {
+        let failed = |err| of_session("read the engine's status", err);
+        let (session, facts) = self.session().await.map_err(failed)?;
+        let status = session.status().await.map_err(failed)?;
+        Ok(EngineStatus {
+            version: facts.version.to_string(),
+            system_identifier: facts.system_identifier,
+            in_recovery: status.in_recovery(),
+            term: status.timeline,
+            flushed: status.flushed(),
+        })
+    }
+
+    async fn newest_rules(&mut self) -> Result<Vec<Rule>, EngineError> {
+        let doing = "read the newest rules";
+        self.session_for(doing).await?.newest_rules(2).await.map_err(|err| of_session(doing, err))
+    }
+
+    async fn write_rule(&mut self, rule: &Rule) -> Result<Lsn, EngineError> {
+        let doing = "write a rule";
+        let session = self.session_for(doing).await?;
+        session.ensure_schema().await.map_err(|err| of_session(doing, err))?;
+        session.write_rule(rule).await.map_err(|err| match err {
+            RuleError::Session { source, .. } => of_session(doing, source),
+            RuleError::Older { .. } | RuleError::Differs(_) => refused(doing, err),
+        })
+    }
+
+    async fn flushed(&mut self) -> Result<Flushed, EngineError> {
+        let doing = "read flush positions";
+        self.session_for(doing).await?.flushed().await.map_err(|err| of_session(doing, err))
+    }
+
+    async fn apply_gate(&mut self, gate: &Gate, sync: &SyncStandbys) -> Result<(), EngineError> {
+        let doing = "apply the gate";
+        let render = self.setup.files(gate, sync, &BTreeMap::new());
+        let files = render.map_err(|errors| refused(doing, RenderError(errors)))?;
+        gate::install(&self.setup.layout, &files).map_err(|err| refused(doing, err))?;
+        let layout = self.setup.layout.clone();
+        let session = self.session_for(doing).await?;
+        gate::settle(session, &layout, gate, sync).await.map_err(|err| match err {
+            GateError::Session(source) => of_session(doing, source),
+            GateError::NotReloaded(_) => unavailable(doing, err),
+            GateError::Files(_) | GateError::Setting { .. } | GateError::LetIn | GateError::KeptOut => {
+                refused(doing, err)
+            }
+        })
+    }
+
+    async fn end_clients(&mut self, rule: &Rule) -> Result<u64, EngineError> {
+        let doing = "end client sessions";
+        self.session_for(doing).await?.terminate_clients(rule).await.map_err(|err| match err {
+            TerminateError::Session(source) => of_session(doing, source),
+            TerminateError::Waiters(_) => refused(doing, err),
+        })
+    }
+
+    async fn begin_backup(&mut self, label: &str) -> Result<Lsn, EngineError> {
+        if self.backup.as_ref().is_some_and(|backup| !backup.is_void()) {
+            return Err(EngineError::Order("begin a backup: one is under way"));
+        }
+        let Deadlines { query, backup_start } = self.setup.deadlines;
+        let backup = BackupSession::begin(&self.setup.layout, label, query, backup_start);
+        let backup = backup.await.map_err(|err| of_backup("begin a backup", err))?;
+        let start = backup.start();
+        self.backup = Some(backup);
+        Ok(start)
+    }
+
+    async fn end_backup(&mut self) -> Result<BackupEnd, EngineError> {
+        let backup = self.backup.take().ok_or(EngineError::Order("end a backup: none is under way"))?;
+        backup.end().await.map_err(|err| of_backup("end a backup", err))
+    }
+}
+
+/// The operator's settings do not render. They were checked at start, so this is only met when a file changed.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+struct RenderError(Vec<ConfigError>);
+
+fn refused(doing: &'static str, err: impl std::error::Error + Send + Sync + 'static) -> EngineError {
+    EngineError::Refused { doing, source: Box::new(err) }
+}
+
+fn unavailable(doing: &'static str, err: impl std::error::Error + Send + Sync + 'static) -> EngineError {
+    EngineError::Unavailable { doing, source: Box::new(err) }
+}
+
+fn of_session(doing: &'static str, err: SessionError) -> EngineError {
+    match err.retry() {
+        Retry::Backoff => unavailable(doing, err),
+        Retry::Never => refused(doing, err),
+    }
+}
+
+fn of_backup(doing: &'static str, err: BackupError) -> EngineError {
+    let retry = match &err {
+        BackupError::Open(source) | BackupError::Start(source) | BackupError::Stop(source) => source.retry(),
+        BackupError::Tablespaces(_) | BackupError::InRecovery => Retry::Never,
+    };
+    match retry {
+        Retry::Backoff => unavailable(doing, err),
+        Retry::Never => refused(doing, err),
+    }
+}
