@@ -1,0 +1,252 @@
+//! Explains a view: what keeps clients from writing, what would resolve it, and what single fault would stop writes.
+//!
+//! Invariants, each a test below:
+//! * `an_open_gate_has_no_blockers`.
+//! * `a_gate_that_is_not_open_has_a_blocker_with_a_remedy`: every refusal says what would resolve it (I14).
+//!
+//! Not here: deciding anything; the agent's own reason comes with the view.
+
+use holdfast_model::status::{DataView, EngineView, Gate, GateClosed, NodeView, RepositoryView, VolumeView};
+use holdfast_proto::reply::{Blocker, Explanation};
+
+/// Explains `view`.
+#[must_use]
+pub fn explain(view: &NodeView) -> Explanation {
+    let blockers = match view.gate {
+        Gate::Open { .. } => Vec::new(),
+        Gate::ReadOnly { .. } => vec![blocker(
+            "the volume is nearly full, so clients may only read",
+            "delete data or drop what is not needed; writes open again by themselves",
+        )],
+        Gate::Closed { why } => closed(why, view),
+    };
+    Explanation {
+        gate: view.gate.clone(),
+        reason: view.reason.clone(),
+        blockers,
+        would_stop_writes: would_stop_writes(view),
+    }
+}
+
+fn blocker(missing: impl Into<String>, resolve: impl Into<String>) -> Blocker {
+    Blocker { missing: missing.into(), resolve: resolve.into() }
+}
+
+/// The first cause below the gate, from the disk up, then the gate's own reason.
+fn closed(why: GateClosed, view: &NodeView) -> Vec<Blocker> {
+    let below: Vec<Blocker> =
+        volume(&view.volume).or_else(|| data(view)).or_else(|| engine(&view.engine)).into_iter().collect();
+    let resolve = match why {
+        GateClosed::Starting => "wait a moment: the agent is looking at the disk and the engine",
+        GateClosed::NoEngine if below.is_empty() => "wait: the agent starts the engine by itself",
+        GateClosed::NoEngine => "resolve what is named first; the engine then starts by itself",
+        GateClosed::NotPrimary => "write on the primary of the newest rule",
+        GateClosed::PromisedHigher => "finish the failover that this member promised to take part in",
+        GateClosed::MarkerNotAcked => "wait for the rule marker to be acked by the voters of the rule",
+        GateClosed::DiskUnsafe => "repair or replace the disk; the agent then remounts or restores",
+        GateClosed::Stopping => "holdfast engine start",
+    };
+    below.into_iter().chain([blocker(why.to_string(), resolve)]).collect()
+}
+
+fn volume(volume: &VolumeView) -> Option<Blocker> {
+    match volume {
+        VolumeView::Unknown => Some(blocker("the disk was not looked at yet", "wait a moment")),
+        VolumeView::Absent { verdicts } => {
+            let seen: Vec<String> =
+                verdicts.iter().map(|v| format!("{} is {}", v.device.path.display(), v.verdict)).collect();
+            let seen = if seen.is_empty() { "no candidate was found".to_owned() } else { seen.join("; ") };
+            Some(blocker(
+                format!("no usable disk: {seen}"),
+                "attach a blank disk that the configuration allows, or look at holdfast volume plan",
+            ))
+        }
+        VolumeView::Blank { device } => Some(blocker(
+            format!("{device} is blank and not formatted"),
+            "set volume.format_blank, or holdfast volume format",
+        )),
+        VolumeView::Unmounted { device } => {
+            Some(blocker(format!("our volume on {device} is not mounted"), "wait: the agent mounts it"))
+        }
+        VolumeView::Mounted { health, .. } if health.is_healthy() => None,
+        VolumeView::Mounted { device, health, .. } => {
+            Some(blocker(format!("{device} is {health}"), "repair or replace the disk"))
+        }
+    }
+}
+
+fn data(view: &NodeView) -> Option<Blocker> {
+    let whence = match &view.repository {
+        RepositoryView::Ready { newest_backup: Some(_), .. } => {
+            "holdfast restore brings back the newest backup"
+        }
+        RepositoryView::Ready { newest_backup: None, .. } => {
+            "the repository holds no complete backup: find where else the data is"
+        }
+        RepositoryView::Empty => "holdfastd bootstrap makes a new cluster, if there never was one",
+        RepositoryView::Disabled => {
+            "configure a repository, or holdfastd bootstrap if there never was a cluster"
+        }
+        RepositoryView::Unknown | RepositoryView::Unreachable { .. } => "make the repository reachable",
+    };
+    match &view.data {
+        DataView::Ready => None,
+        DataView::Unknown => Some(blocker("the data was not looked at yet", "wait a moment")),
+        DataView::Absent => Some(blocker("there is no data on this volume", whence)),
+        DataView::Incomplete => Some(blocker("an initialisation or a restore was not finished", whence)),
+        DataView::Initialising => Some(blocker("a bootstrap is running", "wait for it to finish")),
+        DataView::Restoring { progress } => Some(blocker(
+            format!("a restore is running: {} of {}", progress.done, progress.total),
+            "wait for it to finish; holdfast operation list shows it",
+        )),
+        DataView::Broken { why } => Some(blocker(format!("the data cannot be used: {why}"), whence)),
+    }
+}
+
+fn engine(engine: &EngineView) -> Option<Blocker> {
+    match engine {
+        EngineView::Running { .. } => None,
+        EngineView::Stopped { crashes: 0, .. } => None,
+        EngineView::Stopped { crashes, .. } => Some(blocker(
+            format!("the engine ended by itself {crashes} times"),
+            "read its log; the agent tries again with growing pauses",
+        )),
+        EngineView::Starting { pid, .. } => Some(blocker(
+            format!("the engine (pid {pid}) is starting and does not answer yet"),
+            "wait: it may be replaying its log",
+        )),
+        EngineView::Stopping { pid, .. } => {
+            Some(blocker(format!("the engine (pid {pid}) is stopping"), "wait for it to end"))
+        }
+        EngineView::Unkillable { pid } => Some(blocker(
+            format!("the engine (pid {pid}) cannot be killed: it waits for a disk that does not answer"),
+            "remove or repair the disk, or reboot the machine",
+        )),
+    }
+}
+
+fn would_stop_writes(view: &NodeView) -> Vec<String> {
+    let (Gate::Open { .. }, Some(rule)) = (&view.gate, &view.rule) else { return Vec::new() };
+    let ackers = u32::try_from(rule.ackers().count()).unwrap_or(u32::MAX);
+    let mut faults = Vec::new();
+    if rule.k == 0 {
+        let kept = match view.log.shipped {
+            Some(shipped) => format!("the repository holds the log up to {shipped}"),
+            None => "no log was shipped yet".to_owned(),
+        };
+        faults.push(format!(
+            "loss of this node's disk, or of the node: no other member holds the data; {kept}"
+        ));
+    } else {
+        faults.push("loss of this node, until another member is promoted".to_owned());
+        if ackers <= rule.k {
+            faults
+                .push(format!("loss of any one of the {ackers} voters in other zones: {} must ack", rule.k));
+        }
+    }
+    faults
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use holdfast_model::status::LogView;
+    use holdfast_model::volume::{DeviceId, DiskHealth, Space, VolumeIdentity};
+    use holdfast_model::{ByteCount, Incarnation, Lsn, Member, Rule, RuleId, Term, Tick};
+
+    use super::*;
+
+    const EVERY_WHY: [GateClosed; 7] = [
+        GateClosed::Starting,
+        GateClosed::NoEngine,
+        GateClosed::NotPrimary,
+        GateClosed::PromisedHigher,
+        GateClosed::MarkerNotAcked,
+        GateClosed::DiskUnsafe,
+        GateClosed::Stopping,
+    ];
+
+    /// Node n1 of `orders`, alone and serving in term 3.
+    pub(crate) fn serving() -> NodeView {
+        let term = Term::new(3).unwrap();
+        let incarnation = Incarnation::from_random(7);
+        let member = Member { node: "n1".parse().unwrap(), incarnation };
+        NodeView {
+            at: Tick::from_millis(1000),
+            cluster: "orders".parse().unwrap(),
+            node: "n1".parse().unwrap(),
+            zone: "eu-1a".parse().unwrap(),
+            volume: VolumeView::Mounted {
+                device: DeviceId {
+                    path: "/dev/loop0".into(),
+                    model: "loop".to_owned(),
+                    serial: "64768:12".to_owned(),
+                    diskseq: 9,
+                    size: ByteCount::gib(1),
+                },
+                identity: Box::new(VolumeIdentity {
+                    cluster: "orders".parse().unwrap(),
+                    cluster_id: None,
+                    node: "n1".parse().unwrap(),
+                    incarnation,
+                    zone: "eu-1a".parse().unwrap(),
+                    engine: "postgres".to_owned(),
+                    serials: vec!["64768:12".to_owned()],
+                    fs_uuid: uuid::Uuid::nil(),
+                    created: "2025-01-01T00:00:00Z".to_owned(),
+                    boot_id: "b".to_owned(),
+                }),
+                health: DiskHealth::Healthy,
+                space: Space { total: ByteCount::gib(1), free: ByteCount::mib(700), nearly_full: false },
+            },
+            data: DataView::Ready,
+            engine: EngineView::Running {
+                pid: 4242,
+                version: "15.10".to_owned(),
+                in_recovery: false,
+                timeline: term,
+                flushed: Lsn::from_offset(0x300_0000),
+            },
+            gate: Gate::Open { term },
+            rule: Some(Rule {
+                id: RuleId { term, version: 1 },
+                primary: member,
+                voters: Vec::new(),
+                k: 0,
+                previous: None,
+                start: Lsn::from_offset(0x200_0000),
+            }),
+            promise: None,
+            repository: RepositoryView::Unknown,
+            log: LogView::default(),
+            operations: Vec::new(),
+            reason: "serving".to_owned(),
+        }
+    }
+
+    #[test]
+    fn an_open_gate_has_no_blockers() {
+        let told = explain(&serving());
+        assert_eq!(told.blockers, []);
+        assert_eq!(told.would_stop_writes.len(), 1, "alone, the node itself is the single point of failure");
+    }
+
+    #[test]
+    fn a_gate_that_is_not_open_has_a_blocker_with_a_remedy() {
+        let closed = EVERY_WHY.map(|why| Gate::Closed { why });
+        for gate in closed.into_iter().chain([Gate::ReadOnly { term: Term::FIRST }]) {
+            let told = explain(&NodeView { gate: gate.clone(), ..serving() });
+            assert!(!told.blockers.is_empty(), "{gate}");
+            assert!(told.blockers.iter().all(|b| !b.missing.is_empty() && !b.resolve.is_empty()), "{gate}");
+            assert!(told.would_stop_writes.is_empty(), "{gate}: writes are stopped already");
+        }
+    }
+
+    #[test]
+    fn the_deepest_cause_comes_first() {
+        let gate = Gate::Closed { why: GateClosed::NoEngine };
+        let volume = VolumeView::Absent { verdicts: Vec::new() };
+        let told = explain(&NodeView { gate, volume, data: DataView::Unknown, ..serving() });
+        assert_eq!(told.blockers[0].missing, "no usable disk: no candidate was found");
+        assert_eq!(told.blockers[1].missing, "the engine is not running");
+    }
+}

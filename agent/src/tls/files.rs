@@ -1,0 +1,163 @@
+//! The node's certificate files, read and checked whole: a set that could not serve is an error here, not in a handshake.
+//!
+//! Not here: when to read them again ([`super::reload`]); making them (`holdfast certs`).
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use holdfast_proto::identity::Identity;
+use rustls::pki_types::pem::{self, PemObject as _};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ServerConfig, VerifierBuilderError, WebPkiClientVerifier};
+use rustls::{RootCertStore, crypto::CryptoProvider};
+
+use super::peer::{NoIdentity, identify};
+use crate::config::TlsConfig;
+
+/// Why a set of certificate files cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file cannot be read.
+    #[error("read certificate file {}", file.display())]
+    Read {
+        /// Which.
+        file: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A file holds no PEM of the kind that is wanted.
+    #[error("parse certificate file {}", file.display())]
+    Pem {
+        /// Which.
+        file: PathBuf,
+        /// Why.
+        #[source]
+        source: pem::Error,
+    },
+    /// A file holds no certificate.
+    #[error("certificate file {} holds no certificate", file.display())]
+    Empty {
+        /// Which.
+        file: PathBuf,
+    },
+    /// The node's certificate names nobody.
+    #[error("read the identity in {}", file.display())]
+    NoIdentity {
+        /// Which.
+        file: PathBuf,
+        /// Why.
+        #[source]
+        source: NoIdentity,
+    },
+    /// The node's certificate is another's.
+    #[error("{} belongs to {found}, this node is {own}: issue a certificate for it", file.display())]
+    NotOurs {
+        /// Which.
+        file: PathBuf,
+        /// Whom it names.
+        found: Box<Identity>,
+        /// Whom it should name.
+        own: Box<Identity>,
+    },
+    /// The authorities cannot verify anybody.
+    #[error("use the authorities of {}", file.display())]
+    Authorities {
+        /// Which.
+        file: PathBuf,
+        /// Why.
+        #[source]
+        source: VerifierBuilderError,
+    },
+    /// Certificate and key do not serve together, or an authority is not valid.
+    #[error("use {} with its key", file.display())]
+    Rustls {
+        /// Which.
+        file: PathBuf,
+        /// Why.
+        #[source]
+        source: rustls::Error,
+    },
+}
+
+/// What the three files held at one moment.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Contents {
+    ca: Vec<u8>,
+    cert: Vec<u8>,
+    key: Vec<u8>,
+}
+
+impl std::fmt::Debug for Contents {
+    /// Shows nothing: there is a key in it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Contents")
+    }
+}
+
+impl Contents {
+    /// Reads the three files of `files`; blocks.
+    ///
+    /// # Errors
+    /// [`TlsError::Read`].
+    pub fn read(files: &TlsConfig) -> Result<Self, TlsError> {
+        let read = |file: &PathBuf| {
+            std::fs::read(file).map_err(|source| TlsError::Read { file: file.clone(), source })
+        };
+        Ok(Self { ca: read(&files.ca)?, cert: read(&files.cert)?, key: read(&files.key)? })
+    }
+
+    /// Makes the configuration: TLS 1.3, HTTP/2, callers must show a certificate that chains to `files.ca`, and the
+    /// node's own certificate must name `own`.
+    ///
+    /// # Errors
+    /// [`TlsError`], naming the file.
+    pub fn server_config(&self, files: &TlsConfig, own: &Identity) -> Result<ServerConfig, TlsError> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let chain = certificates(&files.cert, &self.cert)?;
+        check_own(files, &chain, own)?;
+        let key = PrivateKeyDer::from_pem_slice(&self.key)
+            .map_err(|source| TlsError::Pem { file: files.key.clone(), source })?;
+        let with_key = |source| TlsError::Rustls { file: files.cert.clone(), source };
+        let verifier = self.verifier(files, Arc::clone(&provider))?;
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .map_err(with_key)?
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(chain, key)
+            .map_err(with_key)?;
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        Ok(config)
+    }
+
+    fn verifier(
+        &self,
+        files: &TlsConfig,
+        provider: Arc<CryptoProvider>,
+    ) -> Result<Arc<dyn rustls::server::danger::ClientCertVerifier>, TlsError> {
+        let mut roots = RootCertStore::empty();
+        for authority in certificates(&files.ca, &self.ca)? {
+            roots.add(authority).map_err(|source| TlsError::Rustls { file: files.ca.clone(), source })?;
+        }
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+            .build()
+            .map_err(|source| TlsError::Authorities { file: files.ca.clone(), source })
+    }
+}
+
+fn certificates(file: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let certificates = CertificateDer::pem_slice_iter(pem)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|source| TlsError::Pem { file: file.to_owned(), source })?;
+    if certificates.is_empty() { Err(TlsError::Empty { file: file.to_owned() }) } else { Ok(certificates) }
+}
+
+fn check_own(files: &TlsConfig, chain: &[CertificateDer<'_>], own: &Identity) -> Result<(), TlsError> {
+    let file = files.cert.clone();
+    match identify(Some(chain)) {
+        Ok(found) if found == *own => Ok(()),
+        Ok(found) => Err(TlsError::NotOurs { file, found: Box::new(found), own: Box::new(own.clone()) }),
+        Err(source) => Err(TlsError::NoIdentity { file, source }),
+    }
+}
