@@ -1,0 +1,129 @@
+//! The gate loop over a simulated engine.
+
+use holdfast_engine::fake::Fake;
+use holdfast_model::status::{Gate, GateClosed};
+use holdfast_model::{ClusterId, Incarnation, Member, Promise, Term};
+
+use super::*;
+
+fn member() -> Member {
+    Member { node: "a".parse().unwrap(), incarnation: Incarnation::from_random(1) }
+}
+
+fn membership(term: u32) -> Membership {
+    let cluster = ClusterId::new("c".parse().unwrap(), 7);
+    let promise = Promise { cluster, member: member(), max_term: Term::new(term).unwrap(), attempt: 1 };
+    Membership { member: member(), zone: "z".parse().unwrap(), promise: Some(promise), opening: None }
+}
+
+fn process(pid: i32) -> Option<ProcessId> {
+    Some(ProcessId { pid, start_time: 1 })
+}
+
+fn orders() -> GateOrders {
+    GateOrders { process: process(1), member: Some(membership(1)), disk_healthy: true, nearly_full: false, hold: None }
+}
+
+struct World {
+    gate: GateLoop<Fake>,
+    report: watch::Receiver<GateReport>,
+    _orders: watch::Sender<GateOrders>,
+}
+
+impl World {
+    fn new() -> Self {
+        let mut engine = Fake::new();
+        engine.running = true;
+        let (send_orders, receive_orders) = watch::channel(GateOrders::default());
+        let (send, report) = watch::channel(GateReport::unknown());
+        Self { gate: GateLoop::new(engine, receive_orders, send), report, _orders: send_orders }
+    }
+
+    /// Enough turns to settle.
+    async fn settle(&mut self, orders: &GateOrders) -> Gate {
+        for _ in 0..4 {
+            self.gate.turn(orders).await;
+        }
+        self.report.borrow().gate.clone()
+    }
+}
+
+const OPEN: Gate = Gate::Open { term: Term::FIRST };
+
+#[tokio::test]
+async fn a_marker_is_written_once_a_start_and_the_gate_opens_when_it_is_acked() {
+    let mut world = World::new();
+    assert_eq!(world.settle(&orders()).await, OPEN);
+    assert_eq!(world.gate.engine.rules.len(), 1);
+    assert_eq!(world.settle(&orders()).await, OPEN);
+    assert_eq!(world.gate.engine.rules.len(), 1);
+    assert_eq!(world.gate.engine.gate, OPEN);
+}
+
+#[tokio::test]
+async fn a_new_process_starts_closed_again() {
+    let mut world = World::new();
+    world.settle(&orders()).await;
+    let restarted = GateOrders { process: process(2), ..orders() };
+    world.gate.engine.answers = false;
+    let starting = world.settle(&restarted).await;
+    assert!(matches!(starting, Gate::Closed { .. }), "{starting}");
+    world.gate.engine.answers = true;
+    assert_eq!(world.settle(&restarted).await, OPEN);
+    let versions: Vec<u32> = world.gate.engine.rules.iter().map(|rule| rule.id.version).collect();
+    assert_eq!(versions, [1, 2], "resumed in place under the next version");
+}
+
+#[tokio::test]
+async fn an_unhealthy_disk_closes_an_open_gate() {
+    let mut world = World::new();
+    world.settle(&orders()).await;
+    world.gate.engine.clients = 3;
+    let sick = GateOrders { disk_healthy: false, ..orders() };
+    assert_eq!(world.settle(&sick).await, Gate::Closed { why: GateClosed::DiskUnsafe });
+    assert!(matches!(world.gate.engine.gate, Gate::Closed { .. }));
+    assert_eq!(world.gate.engine.clients, 0);
+}
+
+#[tokio::test]
+async fn nothing_is_written_under_a_higher_promise() {
+    let mut world = World::new();
+    world.settle(&orders()).await;
+    let promised = GateOrders { process: process(2), member: Some(membership(2)), ..orders() };
+    let gate = world.settle(&promised).await;
+    assert_eq!(gate, Gate::Closed { why: GateClosed::PromisedHigher });
+    assert_eq!(world.gate.engine.rules.len(), 1);
+}
+
+#[tokio::test]
+async fn a_refound_cluster_opens_with_its_reserved_rule() {
+    let mut world = World::new();
+    world.settle(&orders()).await;
+    let old = world.gate.engine.rules[0].clone();
+    let term = Term::new(2).unwrap();
+    world.gate.engine.term = term;
+    let mut fresh = membership(2);
+    let opening = Rule {
+        id: holdfast_model::RuleId { term, version: 1 },
+        previous: Some(old.id),
+        start: Lsn::from_offset(64),
+        ..old
+    };
+    fresh.opening = Some(opening.clone());
+    let refound = GateOrders { process: process(2), member: Some(fresh), ..orders() };
+    assert_eq!(world.settle(&refound).await, Gate::Open { term });
+    assert_eq!(world.gate.engine.rules.last(), Some(&opening));
+}
+
+#[tokio::test]
+async fn an_engine_that_stops_answering_is_reported_and_a_hold_is_obeyed_once_it_answers() {
+    let mut world = World::new();
+    world.settle(&orders()).await;
+    world.gate.engine.answers = false;
+    let held = GateOrders { hold: Some(GateClosed::Stopping), ..orders() };
+    world.settle(&held).await;
+    assert!(world.report.borrow().failing.is_some());
+    world.gate.engine.answers = true;
+    assert_eq!(world.settle(&held).await, Gate::Closed { why: GateClosed::Stopping });
+    assert!(matches!(world.gate.engine.gate, Gate::Closed { .. }));
+}
