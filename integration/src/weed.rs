@@ -69,15 +69,15 @@ impl Weed {
         let bucket = format!("{}/{BUCKET}", self.endpoint);
         let put = |what: &str, options: &[&str]| {
             let mut curl = command("curl");
-            curl.args(["--silent", "--show-error", "--max-time", "5", "--request", "PUT", "--user"]);
+            curl.args(["--silent", "--show-error", "--max-time", "5", "--user"]);
             curl.arg(format!("{ACCESS_KEY}:{SECRET_KEY}"))
                 .arg("--aws-sigv4")
                 .arg(format!("aws:amz:{REGION}:s3"));
             run(curl.args(options).arg(what)).with_context(|| format!("put {what}"))
         };
         // Refused from the second try on, since it exists; whether it does is shown by the object.
-        put(&bucket, &[])?;
-        put(&format!("{bucket}/ready"), &["--fail", "--data", "ready"])?;
+        put(&bucket, &["--request", "PUT"])?;
+        put(&format!("{bucket}/ready"), &["--fail", "--upload-file", "/etc/os-release"])?;
         Ok(())
     }
 }
