@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
@@ -28,7 +28,7 @@ pub enum Level {
 /// One line.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Line {
-    /// When, RFC 3339 with microseconds; ordered as text.
+    /// When, RFC 3339.
     pub timestamp: String,
     /// How loud.
     pub level: Level,
@@ -41,6 +41,12 @@ pub struct Line {
 }
 
 impl Line {
+    /// When it was said; `None` for what is no log line.
+    #[must_use]
+    pub fn at(&self) -> Option<SystemTime> {
+        humantime::parse_rfc3339(&self.timestamp).ok()
+    }
+
     /// What was said, without fields.
     #[must_use]
     pub fn message(&self) -> &str {

@@ -1,49 +1,39 @@
-//! What happened when: named moments since a start, and the phases between them as a table.
+//! What happened when: named moments around a zero, and the phases between them as a table.
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Moments in the order in which they were marked.
+/// Moments, before or after a zero.
 #[derive(Debug, Clone)]
 pub struct Timeline {
-    start: Instant,
-    moments: Vec<(String, Duration)>,
+    zero: Instant,
+    moments: Vec<(String, Instant)>,
 }
 
 impl Timeline {
-    /// Starts now.
+    /// Counts from `zero`.
     #[must_use]
-    pub fn start() -> Self {
-        Self { start: Instant::now(), moments: Vec::new() }
+    pub const fn since(zero: Instant) -> Self {
+        Self { zero, moments: Vec::new() }
     }
 
-    /// Time since the start.
-    #[must_use]
-    pub fn now(&self) -> Duration {
-        self.start.elapsed()
-    }
-
-    /// Marks this moment.
-    pub fn mark(&mut self, what: impl Into<String>) {
-        self.moments.push((what.into(), self.start.elapsed()));
-    }
-
-    /// When `what` was first marked.
-    #[must_use]
-    pub fn at(&self, what: &str) -> Option<Duration> {
-        self.moments.iter().find(|(name, _)| name == what).map(|(_, at)| *at)
+    /// Marks a moment; in the order in which they are to be shown.
+    pub fn mark_at(&mut self, what: impl Into<String>, at: Instant) {
+        self.moments.push((what.into(), at));
     }
 
     /// A table: when, how long after the moment before, what.
     #[must_use]
     pub fn table(&self) -> String {
-        let mut table = String::from("       at     took  what\n");
-        let mut before = Duration::ZERO;
+        let mut table = String::from("        at      took  what\n");
+        let mut before = self.moments.first().map_or(self.zero, |(_, at)| *at);
         for (what, at) in &self.moments {
-            let took = at.saturating_sub(before);
-            writeln!(table, "{:>9} {:>8}  {what}", seconds(*at), seconds(took))
+            let took = at.saturating_duration_since(before);
+            let sign = if *at < self.zero { "-" } else { "" };
+            let distance = at.saturating_duration_since(self.zero) + self.zero.saturating_duration_since(*at);
+            writeln!(table, "{:>10}{:>10}  {what}", format!("{sign}{}", seconds(distance)), seconds(took))
                 .expect("a string takes all text");
             before = *at;
         }
@@ -61,16 +51,14 @@ pub fn seconds(duration: Duration) -> String {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn a_table_shows_when_and_how_long() {
-        let mut timeline = Timeline::start();
-        tokio::time::advance(Duration::from_millis(1500)).await;
-        timeline.mark("disk vanished");
-        tokio::time::advance(Duration::from_millis(250)).await;
-        timeline.mark("gate closed");
-        assert_eq!(
-            timeline.table(),
-            "       at     took  what\n   1.50 s   1.50 s  disk vanished\n   1.75 s   0.25 s  gate closed\n"
-        );
+    #[test]
+    fn moments_before_zero_are_negative() {
+        let zero = Instant::now() + Duration::from_secs(10);
+        let mut timeline = Timeline::since(zero);
+        timeline.mark_at("last ack", zero - Duration::from_millis(250));
+        timeline.mark_at("gate closed", zero + Duration::from_millis(500));
+        let expected =
+            "        at      took  what\n   -0.25 s    0.00 s  last ack\n    0.50 s    0.75 s  gate closed\n";
+        assert_eq!(timeline.table(), expected);
     }
 }

@@ -1,1 +1,249 @@
-//! x
+//! One node loses its only disk under load, and comes back from object storage by itself.
+//!
+//! With root the disks are loop devices that vanish; without, they are directories that are moved away.
+
+use std::fs;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result, ensure};
+use tokio::time::Instant;
+
+use crate::acked::{AckedWriter, History};
+use crate::daemon::{Daemon, Serving};
+use crate::demo::narrator::Narrator;
+use crate::demo::outcome;
+use crate::loop_disk::LoopDisk;
+use crate::node::{CLUSTER, Disks, Node, NodeSpec};
+use crate::process::{Background, command, is_root, run};
+use crate::scratch::Scratch;
+use crate::timeline::{Timeline, seconds};
+use crate::weed::Weed;
+use crate::{eventually, installation};
+
+/// Enough for the default scale many times over; the files are sparse.
+const DISK_BYTES: u64 = 8 << 30;
+/// Debug builds on two busy cores.
+const OPENS_WITHIN: Duration = Duration::from_secs(60);
+/// A probe each 200 ms; a failing engine shows sooner.
+const NOTICED_WITHIN: Duration = Duration::from_secs(10);
+/// Grows with the data; generous, since the table shows what it really took.
+const RESTORED_WITHIN: Duration = Duration::from_secs(900);
+/// Acks to wait for where "writes go on" is meant.
+const GO_ON: usize = 500;
+
+/// What can be chosen.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Options {
+    /// Size of the data: pgbench's scale, about 15 MiB each.
+    #[arg(long, default_value_t = 10)]
+    pub scale: u32,
+    /// Transactions that pgbench asks for per second.
+    #[arg(long, default_value_t = 200)]
+    pub rate: u32,
+    /// Major version of PostgreSQL.
+    #[arg(long, default_value_t = 15)]
+    pub postgres: u32,
+}
+
+/// Everything on stage. Fields are dropped in this order: the scratch directory, which the others live in, last.
+#[derive(Debug)]
+struct Stage {
+    daemon: Daemon,
+    _store: Weed,
+    disks: Vec<LoopDisk>,
+    node: Node,
+}
+
+/// Plays it.
+///
+/// # Errors
+/// Something did not go as told; everything is cleaned up all the same.
+pub async fn play(options: &Options) -> Result<()> {
+    let mut narrator = Narrator::begin();
+    let mut stage = set_stage(&mut narrator, options).await?;
+    bootstrap(&mut narrator, &mut stage).await?;
+    let (load, writer) = put_under_load(&mut narrator, &stage, options).await?;
+    back_up(&mut narrator, &stage, &writer).await?;
+    let vanished = vanish(&mut narrator, &mut stage).await?;
+    drop(load);
+    come_back(&mut narrator, &mut stage, &writer, &vanished).await?;
+    audit(&mut narrator, &stage, writer, &vanished).await?;
+    narrator.scene("The daemon stops");
+    stage.daemon.stop().await?;
+    narrator.say("done: everything that was made is taken down again");
+    Ok(())
+}
+
+async fn set_stage(narrator: &mut Narrator, options: &Options) -> Result<Stage> {
+    narrator.scene("Two blank disks, an S3 server, and an agent");
+    let scratch = Scratch::new()?;
+    let store = Weed::start(&scratch).await?;
+    narrator.say(&format!("an S3 server listens on {}", store.endpoint()));
+    let mut disks = Vec::new();
+    if is_root() {
+        for name in ["disk-1", "disk-2"] {
+            disks.push(LoopDisk::blank(&scratch, name, DISK_BYTES)?);
+        }
+    }
+    let paths: Vec<_> = disks.iter().map(|disk| disk.path().to_owned()).collect();
+    narrator.say(&if paths.is_empty() {
+        "no root: directories serve as disks".to_owned()
+    } else {
+        format!("disks: {paths:?}")
+    });
+    let spec = NodeSpec {
+        name: "n1".to_owned(),
+        disks: if paths.is_empty() { Disks::Directory } else { Disks::Block(paths) },
+        when_all_lost: "restore",
+        engine: installation::postgres(options.postgres)?,
+    };
+    let node = Node::lay_out(&scratch, &spec, &store)?;
+    let daemon = Daemon::start(&node).await?;
+    narrator.say("holdfastd runs; asked why nothing happens (`holdfast explain`), it says:");
+    narrator.show(&daemon.holdfast(&["explain"])?);
+    Ok(Stage { daemon, _store: store, disks, node })
+}
+
+async fn bootstrap(narrator: &mut Narrator, stage: &mut Stage) -> Result<()> {
+    narrator.scene("A cluster is bootstrapped, once, on an operator's word");
+    let asked = Instant::now();
+    stage.daemon.bootstrap()?;
+    narrator.say(&format!("holdfastd bootstrap --token {CLUSTER}"));
+    stage.daemon.becomes(Serving::Yes, OPENS_WITHIN).await?;
+    narrator.say(&format!("the gate is open {} later:", seconds(asked.elapsed())));
+    narrator.show(&stage.daemon.holdfast(&["status"])?);
+    stage.node.make_client_database()
+}
+
+async fn put_under_load(
+    narrator: &mut Narrator,
+    stage: &Stage,
+    options: &Options,
+) -> Result<(Background, AckedWriter)> {
+    narrator.scene("Clients write");
+    let scale = options.scale.to_string();
+    run(pgbench(&stage.node).args(["--initialize", "--quiet", "--scale", &scale]))?;
+    narrator.say(&format!("pgbench made its tables at scale {scale}"));
+    let load = start_load(&stage.node, options)?;
+    let writer = AckedWriter::start(stage.node.client()).await?;
+    writes_go_on(&writer).await?;
+    narrator.say("pgbench runs; beside it a client notes every id that it was told is committed");
+    Ok((load, writer))
+}
+
+fn pgbench(node: &Node) -> std::process::Command {
+    let mut pgbench = command(node.engine.join("pgbench"));
+    pgbench.env("PGCONNECT_TIMEOUT", "5").arg("--dbname").arg(node.client_url());
+    pgbench
+}
+
+fn start_load(node: &Node, options: &Options) -> Result<Background> {
+    let rate = options.rate.to_string();
+    let mut load = pgbench(node);
+    load.args(["--client", "4", "--jobs", "2", "--time", "3600", "--no-vacuum", "--rate", &rate]);
+    Background::start(&mut load, &node.folder.join("pgbench.log"))
+}
+
+async fn writes_go_on(writer: &AckedWriter) -> Result<History> {
+    let already = writer.history().acked.len();
+    eventually("more acks", OPENS_WITHIN, async || {
+        let history = writer.history();
+        let more = history.acked.len() - already;
+        ensure!(more >= GO_ON, "{more} of {GO_ON}");
+        Ok(history)
+    })
+    .await
+}
+
+async fn back_up(narrator: &mut Narrator, stage: &Stage, writer: &AckedWriter) -> Result<()> {
+    narrator.scene("A backup goes to S3 while they write, and they go on");
+    let began = Instant::now();
+    let told = stage.daemon.holdfast(&["backup", "create"])?;
+    narrator.say(&format!("holdfast backup create: {}", seconds(began.elapsed())));
+    narrator.show(&told);
+    narrator.show(&stage.daemon.holdfast(&["backup", "list"])?);
+    let history = writes_go_on(writer).await?;
+    narrator.say(&format!("{} ids acked so far", history.acked.len()));
+    Ok(())
+}
+
+/// The moment of the loss, on the clock of this process and on that of the logs.
+#[derive(Debug, Clone, Copy)]
+struct Vanished {
+    at: Instant,
+    wall_clock: SystemTime,
+}
+
+async fn vanish(narrator: &mut Narrator, stage: &mut Stage) -> Result<Vanished> {
+    narrator.scene("The disk vanishes");
+    let vanished = Vanished { at: Instant::now(), wall_clock: wall_clock() };
+    if let Some(disk) = stage.disks.first() {
+        disk.vanish()?;
+    } else {
+        move_directories_away(&stage.node)?;
+    }
+    narrator.say("gone, with the only copy of the data");
+    stage.daemon.becomes(Serving::No, NOTICED_WITHIN).await?;
+    narrator.say(&format!("the agent has closed the gate: {}", seconds(vanished.at.elapsed())));
+    Ok(vanished)
+}
+
+fn move_directories_away(node: &Node) -> Result<()> {
+    let lost = node.folder.join("lost");
+    fs::rename(&node.directories, &lost).context("move the volume directories away")?;
+    fs::create_dir(&node.directories).context("make room for new volume directories")
+}
+
+#[expect(clippy::disallowed_methods, reason = "the daemon's log carries wall-clock time")]
+fn wall_clock() -> SystemTime {
+    SystemTime::now()
+}
+
+async fn come_back(
+    narrator: &mut Narrator,
+    stage: &mut Stage,
+    writer: &AckedWriter,
+    vanished: &Vanished,
+) -> Result<()> {
+    narrator.scene("Nobody does anything, and it comes back");
+    let before = writer.history().acked.len();
+    stage.daemon.becomes(Serving::Yes, RESTORED_WITHIN).await?;
+    let open = vanished.at.elapsed();
+    let first = eventually("an ack after the restore", OPENS_WITHIN, async || {
+        writer.history().acked.get(before).copied().context("none yet")
+    })
+    .await?;
+    narrator.say(&format!("the gate is open again {} after the disk vanished", seconds(open)));
+    narrator.say(&format!("the first client was acked after {}", seconds(first.at - vanished.at)));
+    narrator.say("what the agent said, in seconds since the disk vanished:");
+    narrator.show(&outcome::told_since(&stage.daemon.logs().lines()?, vanished.wall_clock));
+    narrator.show(&stage.daemon.holdfast(&["status"])?);
+    Ok(())
+}
+
+async fn audit(
+    narrator: &mut Narrator,
+    stage: &Stage,
+    writer: AckedWriter,
+    vanished: &Vanished,
+) -> Result<()> {
+    narrator.scene("The books are checked");
+    writes_go_on(&writer).await.map_err(|err| err.context(stage.daemon.last_words()))?;
+    let (history, found) = writer.stop().await?;
+    let audit = history.audit(&found);
+    narrator.say(&outcome::loss(&audit, vanished.at));
+    narrator.say(&format!(
+        "{} ids without an answer, {} of them committed",
+        history.unknown.len(),
+        audit.unknown_found
+    ));
+    let mut timeline = Timeline::since(vanished.at);
+    for outage in history.outages(Duration::from_secs(1)) {
+        timeline.mark_at("last ack before the outage", outage.from);
+        timeline.mark_at("first ack after it", outage.until);
+    }
+    narrator.show(&timeline.table());
+    outcome::judge(&audit, vanished.at)?;
+    narrator.say("every id acked before that window is there exactly once");
+    Ok(())
+}
