@@ -106,8 +106,11 @@ impl fmt::Debug for NameKey {
 impl TryFrom<String> for NameKey {
     type Error = ParseIdError;
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        let refused =
-            || ParseIdError { what: "name key", given: "..".to_owned(), rule: "use 64 lower-case hex digits" };
+        let refused = || ParseIdError {
+            what: "name key",
+            given: "..".to_owned(),
+            rule: "use 64 lower-case hex digits",
+        };
         parse_32_bytes(&text).map(Self).ok_or_else(refused)
     }
 }
@@ -133,6 +136,13 @@ pub struct ChunkRef {
 }
 
 impl ChunkRef {
+    /// Whether the sizes can be those of a chunk of at most `plain_max` bytes: nothing else is fetched or inflated.
+    pub(crate) const fn is_plausible(&self, plain_max: u32) -> bool {
+        // zstd's own bound is plain + plain / 256 + a little for short content.
+        let stored_max = self.plain as u64 + self.plain as u64 / 128 + 1024;
+        self.plain > 0 && self.plain <= plain_max && self.stored > 0 && self.stored as u64 <= stored_max
+    }
+
     /// The first byte after it in its pack.
     pub(crate) const fn end(&self) -> u64 {
         self.offset as u64 + self.stored as u64
@@ -165,18 +175,37 @@ pub(crate) fn deflate(plain: &[u8]) -> Vec<u8> {
         .expect("compressing into a buffer of the largest possible size cannot fail")
 }
 
-/// Inflates to exactly `plain` bytes; a frame that holds more is refused before memory is spent on it.
-pub(crate) fn inflate(stored: &[u8], plain: usize) -> Result<Vec<u8>, ChunkError> {
-    let content = DECOMPRESSOR
-        .with_borrow_mut(|zstd| zstd.decompress(stored, plain))
+/// Fills `content` exactly; a frame that holds more or less is refused.
+fn inflate_into(stored: &[u8], content: &mut [u8]) -> Result<(), ChunkError> {
+    let length = DECOMPRESSOR
+        .with_borrow_mut(|zstd| zstd.decompress_to_buffer(stored, content))
         .map_err(|_only_says_corrupt_or_too_small| ChunkError::Inflate)?;
-    if content.len() == plain { Ok(content) } else { Err(ChunkError::Inflate) }
+    if length == content.len() { Ok(()) } else { Err(ChunkError::Inflate) }
+}
+
+/// Inflates to exactly `plain` bytes, which the caller has bounded.
+pub(crate) fn inflate(stored: &[u8], plain: usize) -> Result<Vec<u8>, ChunkError> {
+    let mut content = vec![0; plain];
+    inflate_into(stored, &mut content)?;
+    Ok(content)
+}
+
+/// Inflates and verifies a chunk into memory of exactly its size.
+pub(crate) fn open_into(
+    key: &NameKey,
+    chunk: &ChunkRef,
+    stored: &[u8],
+    content: &mut [u8],
+) -> Result<(), ChunkError> {
+    inflate_into(stored, content)?;
+    if key.name(content) == chunk.name { Ok(()) } else { Err(ChunkError::Name) }
 }
 
 /// Inflates and verifies a chunk.
 pub(crate) fn open(key: &NameKey, chunk: &ChunkRef, stored: &[u8]) -> Result<Vec<u8>, ChunkError> {
-    let content = inflate(stored, chunk.plain as usize)?;
-    if key.name(&content) == chunk.name { Ok(content) } else { Err(ChunkError::Name) }
+    let mut content = vec![0; chunk.plain as usize];
+    open_into(key, chunk, stored, &mut content)?;
+    Ok(content)
 }
 
 #[cfg(test)]

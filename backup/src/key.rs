@@ -149,8 +149,11 @@ impl fmt::Display for PackId {
 impl FromStr for PackId {
     type Err = ParseIdError;
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let bad =
-            || ParseIdError { what: "pack id", given: text.to_owned(), rule: "use <backup id>/<16 hex digits>" };
+        let bad = || ParseIdError {
+            what: "pack id",
+            given: text.to_owned(),
+            rule: "use <backup id>/<16 hex digits>",
+        };
         let (backup, random) = text.split_once('/').ok_or_else(bad)?;
         Ok(Self { backup: backup.parse()?, random: parse_hex(random).ok_or_else(bad)? })
     }
@@ -170,6 +173,13 @@ impl From<PackId> for String {
 /// Random bytes for names; nothing here needs to be secret.
 pub(crate) fn fill_random(bytes: &mut [u8]) {
     getrandom::fill(bytes).expect("the kernel's random source answers once the machine has booted");
+}
+
+/// A name that nobody else chooses, beginning with that of a backup.
+pub(crate) fn unique(backup: BackupId) -> String {
+    let mut bytes = [0; 8];
+    fill_random(&mut bytes);
+    format!("{backup}-{:016x}", u64::from_le_bytes(bytes))
 }
 
 pub(crate) fn rule_key(term: Term) -> String {

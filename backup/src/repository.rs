@@ -164,7 +164,8 @@ impl Location {
     }
 
     async fn cluster_record(&self, id: &ClusterId) -> Result<Option<ClusterRecord>, RepositoryError> {
-        let Some(bytes) = self.store.below(&id.to_string()).find(key::CLUSTER, RECORD_BYTES_MAX).await? else {
+        let Some(bytes) = self.store.below(&id.to_string()).find(key::CLUSTER, RECORD_BYTES_MAX).await?
+        else {
             return Ok(None);
         };
         let found: ClusterRecord = decode(kind::CLUSTER, key::CLUSTER, &bytes)?;

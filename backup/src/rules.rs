@@ -202,11 +202,8 @@ mod tests {
         let mut rules = rules();
         rules.push(testing::rule(3, Some(1), 150));
         let chain = Chain::to(term(4), &rules).unwrap();
-        let cuts: Vec<_> = chain
-            .reigns()
-            .iter()
-            .map(|reign| (reign.term.number(), reign.end.map(Lsn::offset)))
-            .collect();
+        let cuts: Vec<_> =
+            chain.reigns().iter().map(|reign| (reign.term.number(), reign.end.map(Lsn::offset))).collect();
         assert_eq!(cuts, [(1, Some(200)), (2, Some(300)), (4, None)]);
         assert_eq!(chain.reign(term(3)), None, "reserved and never in this history");
     }

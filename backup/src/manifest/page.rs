@@ -29,7 +29,8 @@ const ENTRY_BYTES_MIN: usize = 1 + 4 + 2;
 const TAG_DIRECTORY: u8 = 0;
 const TAG_FILE: u8 = 1;
 const CHUNK_FULL: u8 = 0;
-const MODE_MAX: u32 = 0o7777;
+/// Permission bits only: a backup must not bring set-uid files back.
+const MODE_MAX: u32 = 0o777;
 
 /// One line of a manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +44,16 @@ impl Entry {
         match self {
             Self::Directory { path, .. } => path,
             Self::File(fragment) => &fragment.path,
+        }
+    }
+}
+
+impl Entry {
+    /// Bytes of content.
+    pub(crate) const fn length(&self) -> u64 {
+        match self {
+            Self::Directory { .. } => 0,
+            Self::File(fragment) => fragment.length,
         }
     }
 }
@@ -120,7 +131,9 @@ pub(crate) fn encode(entries: &[Entry]) -> Vec<u8> {
         let path = entry.path().as_str().as_bytes();
         out.push(tag);
         out.extend_from_slice(&mode.to_le_bytes());
-        out.extend_from_slice(&u16::try_from(path.len()).expect("paths have at most 1024 bytes").to_le_bytes());
+        out.extend_from_slice(
+            &u16::try_from(path.len()).expect("paths have at most 1024 bytes").to_le_bytes(),
+        );
         out.extend_from_slice(path);
         let Entry::File(fragment) = entry else { continue };
         out.extend_from_slice(&fragment.offset.to_le_bytes());
@@ -172,7 +185,10 @@ fn entry(reader: &mut Reader<'_>, packs: &[PackId], chunk_size: u32) -> Result<E
     let (offset, length) = (reader.u64()?, reader.u64()?);
     let size = u64::from(chunk_size);
     let count = reader.count(CHUNK_BYTES)?;
-    if !offset.is_multiple_of(size) || length.div_ceil(size) != count as u64 || offset.checked_add(length).is_none() {
+    if !offset.is_multiple_of(size)
+        || length.div_ceil(size) != count as u64
+        || offset.checked_add(length).is_none()
+    {
         return Err(PageError::Length { path });
     }
     let mut chunks = Vec::with_capacity(count);
@@ -184,7 +200,11 @@ fn entry(reader: &mut Reader<'_>, packs: &[PackId], chunk_size: u32) -> Result<E
         let name = ChunkName::from_bytes(reader.array()?);
         let pack = usize::try_from(reader.u32()?).ok().and_then(|at| packs.get(at)).ok_or(LayoutError)?;
         let plain = u32::try_from(size.min(length - index * size)).map_err(|_bounded| LayoutError)?;
-        chunks.push(ChunkRef { name, pack: *pack, offset: reader.u32()?, stored: reader.u32()?, plain });
+        let chunk = ChunkRef { name, pack: *pack, offset: reader.u32()?, stored: reader.u32()?, plain };
+        if !chunk.is_plausible(chunk_size) {
+            return Err(PageError::Length { path });
+        }
+        chunks.push(chunk);
     }
     Ok(Entry::File(Fragment { path, mode, offset, length, chunks }))
 }
@@ -197,7 +217,7 @@ mod tests {
     const SIZE: u32 = 4096;
 
     fn fragment() -> impl Strategy<Value = Entry> {
-        let place = (any::<[u8; 32]>(), 0u64..3, any::<u32>(), any::<u32>());
+        let place = (any::<[u8; 32]>(), 0u64..3, any::<u32>(), 1..SIZE);
         (0u64..4, "[a-z]{1,8}", prop::collection::vec(place, 0..5), 1..=SIZE).prop_map(
             |(first, path, places, last)| {
                 let count = places.len();
@@ -208,7 +228,9 @@ mod tests {
                     .map(|(at, (name, pack, offset, stored))| {
                         let backup = BackupId::from_parts(Term::FIRST, Lsn::from_offset(pack), pack);
                         let pack = PackId::from_parts(backup, pack);
-                        ChunkRef { name: ChunkName::from_bytes(name), pack, offset, stored, plain: plain(at) }
+                        let plain = plain(at);
+                        let stored = stored.min(plain);
+                        ChunkRef { name: ChunkName::from_bytes(name), pack, offset, stored, plain }
                     })
                     .collect();
                 let length = chunks.iter().map(|chunk| u64::from(chunk.plain)).sum();

@@ -62,7 +62,7 @@ pub(crate) async fn read_page(
     index: usize,
 ) -> Result<Vec<Entry>, WalkError> {
     let chunk: ChunkRef = manifest.pages[index];
-    if chunk.plain > PAGE_BYTES_MAX {
+    if !chunk.is_plausible(PAGE_BYTES_MAX) {
         return Err(WalkError::PageSize { index, plain: chunk.plain });
     }
     let content =
@@ -87,6 +87,10 @@ impl Checker {
         let mut taken: BTreeSet<String> = reserved.iter().map(|&name| name.to_owned()).collect();
         let wanted = manifest.late.iter().filter_map(|late| late.path.parent()).map(str::to_owned).collect();
         for late in &manifest.late {
+            let plausible = late.chunks.iter().all(|chunk| chunk.is_plausible(manifest.chunk_size));
+            if !plausible {
+                return Err(WalkError::Pieces { path: late.path.clone() });
+            }
             if !taken.insert(late.path.to_string()) {
                 return Err(twice(&late.path).into());
             }

@@ -163,9 +163,7 @@ impl RepositoryConfig {
         };
         let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
         let bucket_shape = (3..=63).contains(&bucket.len())
-            && bucket
-                .bytes()
-                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.');
+            && bucket.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.');
         if !bucket_shape {
             return Err(bad("needs a bucket name of 3 to 63 of a-z, 0-9, '-' and '.'"));
         }
@@ -243,12 +241,15 @@ mod tests {
 
     #[test]
     fn urls_are_read_by_their_scheme() {
-        let s3 = |bucket: &str, prefix: &str| Place::S3 { bucket: bucket.to_owned(), prefix: prefix.to_owned() };
+        let s3 =
+            |bucket: &str, prefix: &str| Place::S3 { bucket: bucket.to_owned(), prefix: prefix.to_owned() };
         assert_eq!(config("s3://backups").place(), Ok(s3("backups", "")));
         assert_eq!(config("s3://backups/a/b/").place(), Ok(s3("backups", "a/b")));
         assert_eq!(config("file:///srv/x").place(), Ok(Place::Directory { path: "/srv/x".into() }));
         assert_eq!(config("memory:").place(), Ok(Place::Memory));
-        for bad in ["", "backups", "s3://", "s3://ab", "s3://Bucket", "s3://backups/../x", "file://x", "gs://b"] {
+        for bad in
+            ["", "backups", "s3://", "s3://ab", "s3://Bucket", "s3://backups/../x", "file://x", "gs://b"]
+        {
             assert!(config(bad).place().is_err(), "{bad:?} must be refused");
         }
     }

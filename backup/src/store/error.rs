@@ -181,7 +181,8 @@ mod tests {
             ("SlowDown", StoreFault::Busy),
         ];
         for (code, fault) in rows {
-            let body = format!("status code: 403: <?xml?><Error><Code>{code}</Code><Message>m</Message></Error>");
+            let body =
+                format!("status code: 403: <?xml?><Error><Code>{code}</Code><Message>m</Message></Error>");
             assert_eq!(classify(&generic(&body)), fault, "{code}");
         }
         let missing_bucket = object_store::Error::NotFound {
@@ -193,7 +194,8 @@ mod tests {
 
     #[test]
     fn a_connection_that_is_refused_is_unreachable() {
-        let refused = HttpError::new(HttpErrorKind::Connect, io::Error::from(io::ErrorKind::ConnectionRefused));
+        let refused =
+            HttpError::new(HttpErrorKind::Connect, io::Error::from(io::ErrorKind::ConnectionRefused));
         let error = object_store::Error::Generic { store: "S3", source: Box::new(refused) };
         assert_eq!(classify(&error), StoreFault::Unreachable);
         assert!(StoreFault::Unreachable.is_transient());

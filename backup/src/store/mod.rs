@@ -55,8 +55,7 @@ impl Store {
 
     /// The same store, one level down.
     pub(crate) fn below(&self, name: &str) -> Self {
-        let prefix =
-            if self.prefix.is_empty() { name.to_owned() } else { format!("{}/{name}", self.prefix) };
+        let prefix = if self.prefix.is_empty() { name.to_owned() } else { format!("{}/{name}", self.prefix) };
         Self { inner: Arc::clone(&self.inner), prefix }
     }
 
