@@ -1,7 +1,7 @@
 //! Reads `pg_control`, the file in which Postgres notes what state a data directory is in.
 //!
-//! Offsets are those of `ControlFileData` in Postgres 13 to 17 (control version 1300) on a 64-bit little-endian
-//! machine; another version, a foreign byte order or a wrong CRC-32C is refused by name. The one thing here that
+//! Offsets are those of `ControlFileData` in Postgres 15 to 17 (control versions 1300 and 1700, alike in the fields
+//! read here) on a 64-bit little-endian machine; another version, a foreign byte order or a wrong CRC-32C is refused by name. The one thing here that
 //! says which cluster's files a directory holds is the system identifier.
 //!
 //! Invariants, each a test below or in `tests/server.rs`:
@@ -16,7 +16,8 @@ use super::wal::{SegmentSizeError, Segments};
 /// Path of the file below the data directory.
 pub const PATH: &str = "global/pg_control";
 
-const CONTROL_VERSION: u32 = 1300;
+/// Of 13 to 16, and of 17.
+const CONTROL_VERSIONS: [u32; 2] = [1300, 1700];
 const CRC_AT: usize = 288;
 /// `FLOATFORMAT_VALUE`, by which Postgres itself detects a foreign machine's file.
 const FLOAT_FORMAT: f64 = 1_234_567.0;
@@ -74,7 +75,7 @@ pub enum ControlError {
     #[error("pg_control is cut short at {0} bytes")]
     Short(usize),
     /// Another version of the file.
-    #[error("pg_control has version {0}, this release reads {CONTROL_VERSION} (postgres 15 to 17)")]
+    #[error("pg_control has version {0}, this release reads 1300 and 1700 (postgres 15 to 17)")]
     Version(u32),
     /// Damaged, or read while it was being written: read it again.
     #[error("pg_control does not match its checksum: it is damaged, or was being written")]
@@ -105,7 +106,7 @@ impl Control {
         let u32_at = |at: usize| u32::from_le_bytes([file[at], file[at + 1], file[at + 2], file[at + 3]]);
         let u64_at = |at: usize| u64::from(u32_at(at)) | u64::from(u32_at(at + 4)) << 32;
         let version = u32_at(8);
-        if version != CONTROL_VERSION {
+        if !CONTROL_VERSIONS.contains(&version) {
             return Err(ControlError::Version(version));
         }
         if crc32c::crc32c(&file[..CRC_AT]) != u32_at(CRC_AT) {
@@ -156,7 +157,7 @@ mod tests {
         let mut file = vec![0; 8192];
         let mut put = |at: usize, bytes: &[u8]| file[at..at + bytes.len()].copy_from_slice(bytes);
         put(0, &7_123_456_789_u64.to_le_bytes());
-        put(8, &CONTROL_VERSION.to_le_bytes());
+        put(8, &CONTROL_VERSIONS[0].to_le_bytes());
         put(16, &6u32.to_le_bytes());
         put(32, &0x16B_3748_u64.to_le_bytes());
         put(40, &0x16B_3710_u64.to_le_bytes());
@@ -197,6 +198,6 @@ mod tests {
         let mut file = sample();
         file[8..12].copy_from_slice(&1800u32.to_le_bytes());
         let text = Control::parse(&file).unwrap_err().to_string();
-        assert_eq!(text, "pg_control has version 1800, this release reads 1300 (postgres 15 to 17)");
+        assert_eq!(text, "pg_control has version 1800, this release reads 1300 and 1700 (postgres 15 to 17)");
     }
 }

@@ -19,7 +19,7 @@ fn render_with(user: &[(&str, &str)]) -> Result<String, Vec<ConfigError>> {
         cluster: &"orders".parse().unwrap(),
         sync: &SyncStandbys::Alone,
         read_only: false,
-        slot_log_max: ByteCount::from_bytes(1 << 30),
+        slot_log_max: ByteCount::gib(1),
         recovery: &BTreeMap::new(),
         user: &user,
     })
