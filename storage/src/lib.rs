@@ -18,14 +18,28 @@
 //!
 //! Not here: when to format, mount or fence. See `holdfast-agent-decide`.
 
+pub mod content;
+pub mod device;
+pub mod directory;
+pub mod discover;
+pub mod format;
 pub mod health;
 pub mod identity;
+pub mod judge;
+pub mod mount;
 pub mod mountinfo;
+pub mod ops;
 pub mod places;
+pub mod probe;
 pub mod promise;
+pub mod signature;
 pub mod space;
 pub mod spec;
+pub mod stamp;
+pub mod superblock;
 pub mod sysfs;
+pub mod tool;
+mod users;
 pub mod watch;
 pub mod wipe;
 
