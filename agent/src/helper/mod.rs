@@ -1,1 +1,62 @@
-//! Placeholder.
+//! The root helper: the only process with root's rights, and the parent of every other one.
+//!
+//! The daemon starts it before it drops its own rights, with one end of a channel as standard input, and talks to it
+//! through [`HelperClient`]. It parses nothing from the network, knows a fixed set of verbs ([`protocol`]), takes users,
+//! programs and paths from the configuration that it reads itself ([`settings`]), and never waits for a disk: what may
+//! touch one runs in a one-shot process ([`op`]) with a deadline. It ends when the daemon ends; the engine does not.
+//!
+//! Without root the same shape runs as one user.
+//!
+//! Not here: when to do what. See `holdfast-agent-decide`.
+
+mod children;
+pub mod client;
+mod engine;
+pub mod op;
+pub mod protocol;
+mod server;
+pub mod settings;
+mod volume;
+pub mod wire;
+
+use std::fmt::Display;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Context;
+
+use crate::config::Config;
+use protocol::Failure;
+use settings::Settings;
+
+pub use client::{CallError, HelperClient, HelperLink};
+
+/// Starts the helper for the configuration file at `config`, which it reads again itself.
+///
+/// Must be called before the daemon drops its rights. The process ends when the returned channel is closed.
+///
+/// # Errors
+/// When no channel can be made or the process cannot be started.
+pub fn start(config: &Path) -> io::Result<(OwnedFd, std::process::Child)> {
+    children::start_helper(config)
+}
+
+/// Entry of `holdfastd helper`: serves the daemon at the other end of standard input until it goes away.
+///
+/// # Errors
+/// When the configuration cannot be resolved or the channel fails.
+pub fn main(config: Config) -> anyhow::Result<ExitCode> {
+    let settings = Settings::resolve(&config).context("resolve configuration for the helper")?;
+    drop(config);
+    let daemon = io::stdin().as_fd().try_clone_to_owned().context("take the channel to the daemon")?;
+    server::Server::new(settings, daemon).context("set up the helper")?.run().context("serve the daemon")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Turns an error of the system into one that the daemon is told.
+fn failed<E: Display>(operation: &str) -> impl FnOnce(E) -> Failure {
+    let operation = operation.to_owned();
+    move |err| Failure::Helper { operation, error: err.to_string() }
+}
