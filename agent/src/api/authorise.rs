@@ -23,7 +23,7 @@ use tracing::{info, warn};
 use crate::tls::Peer;
 
 /// Which role opens which path. The last part of a row is a method, or `*` for a whole service.
-const TABLE: [(&str, &str, Role); 19] = [
+const TABLE: [(&str, &str, Role); 18] = [
     ("holdfast.v1.NodeService", "*", Role::Observe),
     ("holdfast.v1.OperationService", "*", Role::Observe),
     ("holdfast.v1.VolumeService", "PlanVolume", Role::Observe),
@@ -40,7 +40,6 @@ const TABLE: [(&str, &str, Role); 19] = [
     ("holdfast.v1.BackupService", "GetLog", Role::Observe),
     ("grpc.health.v1.Health", "Check", Role::Observe),
     ("grpc.health.v1.Health", "Watch", Role::Observe),
-    ("grpc.health.v1.Health", "List", Role::Observe),
     ("grpc.reflection.v1.ServerReflection", "ServerReflectionInfo", Role::Observe),
     ("grpc.reflection.v1alpha.ServerReflection", "ServerReflectionInfo", Role::Observe),
 ];
