@@ -3,7 +3,8 @@
 //!
 //! Restored log is cut at the acked end and padded with zeros, so replay must stop exactly at the last whole record
 //! before the cut. The agent scans the log that it delivered and compares the answer with the replayed position: a
-//! difference means that recovery ended early (S20, S21).
+//! difference means that recovery ended early (S20, S21). What is scanned is what was delivered, padding included:
+//! zeros can complete a record whose cut-off bytes were zeros, for the server as for the scan.
 //!
 //! Memory is bounded by one page whatever the records' sizes: bodies are only checksummed.
 //!

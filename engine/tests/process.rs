@@ -1,0 +1,142 @@
+//! Killing whole engines: every child of a postmaster has a process group of its own (T7).
+
+#![expect(clippy::unwrap_used, reason = "a test's tools fail the test")]
+
+mod support;
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use holdfast_engine::postgres::session::clients::still_authenticating;
+use holdfast_engine::process::stop::{Step, kill_all, signal_postmaster};
+use holdfast_engine::process::{ProcessId, ProcessTable, find_by_arguments};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use support::{Server, client};
+use tokio::time::{Instant, sleep};
+
+/// Polls until `done`; panics after half a minute.
+async fn eventually(what: &str, mut done: impl FnMut() -> bool) {
+    let until = Instant::now() + Duration::from_secs(30);
+    while !done() {
+        assert!(Instant::now() < until, "not within 30 s: {what}");
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+fn alive(ids: &[ProcessId]) -> usize {
+    let table = ProcessTable::read().unwrap();
+    ids.iter().filter(|id| table.is_alive(**id)).count()
+}
+
+/// The postmaster and everything below it.
+fn whole_engine(server: &Server) -> Vec<ProcessId> {
+    let postmaster = server.postmaster();
+    let mut all = ProcessTable::read().unwrap().descendants(postmaster);
+    all.push(postmaster);
+    all
+}
+
+#[tokio::test]
+async fn no_descendant_outlives_a_postmaster_that_was_killed() {
+    let mut server = Server::init(15);
+    server.start().await;
+    let busy = client(&server.setup.layout, "holdfast").await.unwrap();
+    let pid: i32 = busy.sql.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
+    let engine = whole_engine(&server);
+    assert!(engine.iter().any(|id| id.pid == pid) && engine.len() >= 6, "{engine:?}");
+    let sleeping = busy.sql.batch_execute("SELECT pg_sleep(600)");
+    let kill = async {
+        kill_all(server.postmaster(), None).unwrap();
+        eventually("every process is gone", || alive(&engine) == 0).await;
+    };
+    let (ended, ()) = tokio::join!(sleeping, kill);
+    assert!(ended.is_err());
+    server.ended().await;
+}
+
+#[tokio::test]
+async fn a_postmaster_is_found_by_its_data_directory_alone() {
+    let mut server = Server::init(15);
+    server.start().await;
+    let table = ProcessTable::read().unwrap();
+    let data = server.setup.layout.data_dir.as_os_str();
+    let found = find_by_arguments(&table, "postgres", OsStr::new("-D"), data);
+    assert_eq!(found, [server.postmaster()]);
+    assert_eq!(find_by_arguments(&table, "postgres", OsStr::new("-D"), OsStr::new("/nowhere")), []);
+}
+
+#[tokio::test]
+async fn an_immediate_stop_ends_every_process_and_the_next_start_recovers() {
+    let mut server = Server::init(15);
+    let session = server.start().await;
+    let engine = whole_engine(&server);
+    signal_postmaster(server.postmaster(), Step::Immediate, None).unwrap();
+    server.ended().await;
+    eventually("every process is gone", || alive(&engine) == 0).await;
+    eventually("the session notices", || session.is_spoilt()).await;
+    server.start().await;
+    assert!(server.log().contains("automatic recovery in progress"), "{}", server.log());
+}
+
+#[tokio::test]
+async fn a_login_that_hangs_in_authentication_is_told_from_sessions_that_are_through() {
+    let mut server = Server::init(15);
+    let session = server.start().await;
+    let through = client(&server.setup.layout, "holdfast").await.unwrap();
+    let unlisted = async || {
+        let listed = session.listed_pids().await.unwrap();
+        still_authenticating(&ProcessTable::read().unwrap(), server.postmaster(), &listed)
+    };
+    assert!(unlisted().await.is_empty());
+    let hanging = tokio::net::UnixStream::connect(server.setup.layout.socket()).await.unwrap();
+    let until = Instant::now() + Duration::from_secs(5);
+    while unlisted().await.len() != 1 {
+        assert!(Instant::now() < until, "the hanging login does not show");
+        sleep(Duration::from_millis(10)).await;
+    }
+    through.sql.batch_execute("SELECT 1").await.unwrap();
+    drop(hanging);
+}
+
+/// A cgroup v2 hierarchy of our own mounting, with one folder; both are gone with the test.
+struct Cgroup {
+    root: tempfile::TempDir,
+    folder: PathBuf,
+}
+
+impl Cgroup {
+    fn new() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        mount(Some("none"), root.path(), Some("cgroup2"), MsFlags::empty(), None::<&str>).unwrap();
+        let folder = root.path().join(format!("holdfast-test-{}", std::process::id()));
+        fs::create_dir(&folder).unwrap();
+        Self { root, folder }
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        drop(fs::write(self.folder.join("cgroup.kill"), "1"));
+        // A cgroup empties when its processes are reaped, which another guard does.
+        drop(fs::remove_dir(&self.folder));
+        umount2(self.root.path(), MntFlags::MNT_DETACH).ok();
+    }
+}
+
+#[tokio::test]
+async fn a_whole_engine_is_killed_at_once_children_in_groups_of_their_own_included() {
+    let cgroup = Cgroup::new();
+    let mut server = Server::init(15);
+    server.start().await;
+    let engine = whole_engine(&server);
+    for id in &engine {
+        fs::write(cgroup.folder.join("cgroup.procs"), id.pid.to_string()).unwrap();
+    }
+    kill_all(server.postmaster(), Some(&cgroup.folder)).unwrap();
+    server.ended().await;
+    eventually("every process is gone", || alive(&engine) == 0).await;
+    let events = || fs::read_to_string(cgroup.folder.join("cgroup.events")).unwrap();
+    eventually("the cgroup is empty", || events().contains("populated 0")).await;
+}
