@@ -15,6 +15,11 @@ cache="$root/.cache"
 mkdir -p "$cache/stamps"
 export HOLDFAST_ROOT="$root" HOLDFAST_CACHE="$cache"
 
+if ! command -v cargo > /dev/null; then
+    echo "setup: there is no cargo; install Rust with rustup first (rust-toolchain.toml names the version)" >&2
+    exit 1
+fi
+
 for part in "$@"; do
     recipe="$root/scripts/setup/$part.sh"
     [ -f "$recipe" ] || { echo "setup: no such part: $part" >&2; exit 2; }
