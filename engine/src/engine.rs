@@ -46,7 +46,7 @@ pub enum EngineError {
         #[source]
         source: Cause,
     },
-    /// A backup is asked for in the wrong order.
+    /// Asked for in the wrong order.
     #[error("{0}")]
     Order(&'static str),
 }

@@ -9,11 +9,16 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use holdfast_engine::Engine;
 use holdfast_engine::postgres::session::clients::still_authenticating;
+use holdfast_engine::postgres::{Postgres, SyncStandbys};
 use holdfast_engine::process::stop::{Step, kill_all, signal_postmaster};
 use holdfast_engine::process::{ProcessId, ProcessTable, find_by_arguments};
+use holdfast_model::Rule;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use support::{Server, client};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use support::{Server, client, lone_rule};
 use tokio::time::{Instant, sleep};
 
 /// Polls until `done`; panics after half a minute.
@@ -98,6 +103,47 @@ async fn a_login_that_hangs_in_authentication_is_told_from_sessions_that_are_thr
     }
     through.sql.batch_execute("SELECT 1").await.unwrap();
     drop(hanging);
+}
+
+#[tokio::test]
+async fn one_killed_backend_ends_the_server_instead_of_restarting_it_behind_the_agents_back() {
+    let mut server = Server::init(15);
+    server.start().await;
+    let victim = client(&server.setup.layout, "holdfast").await.unwrap();
+    let pid: i32 = victim.sql.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
+    kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    assert!(!server.ended().await.success());
+}
+
+#[tokio::test]
+async fn a_commit_that_waits_for_acks_is_counted_left_alone_and_never_answered() {
+    let mut server = Server::init(15);
+    let session = server.start().await;
+    let layout = server.setup.layout.clone();
+    let writer = client(&layout, "holdfast").await.unwrap();
+    writer.sql.batch_execute("CREATE TABLE public.t (id int)").await.unwrap();
+    let mut postgres = Postgres::new(server.setup.clone());
+    postgres.write_rule(&lone_rule(1, 1)).await.unwrap();
+    postgres.apply_gate(&support::CLOSED, &SyncStandbys::Nobody).await.unwrap();
+
+    let commit = writer.sql.batch_execute("INSERT INTO public.t VALUES (1)");
+    let stop = async {
+        let until = Instant::now() + Duration::from_secs(20);
+        while session.waiters().await.unwrap() == 0 {
+            assert!(Instant::now() < until, "the commit does not wait");
+            sleep(Duration::from_millis(10)).await;
+        }
+        let rule = Rule { k: 1, ..lone_rule(1, 1) };
+        let refused = session.terminate_clients(&rule).await.unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "1 commits wait for acks: clients are not ended before they are acked"
+        );
+        signal_postmaster(server.postmaster(), Step::Immediate, None).unwrap();
+    };
+    let (answer, ()) = tokio::join!(commit, stop);
+    assert!(answer.is_err(), "a commit that nobody acked was answered");
+    server.ended().await;
 }
 
 /// A cgroup v2 hierarchy of our own mounting, with one folder; both are gone with the test.

@@ -13,8 +13,9 @@
 //! Not here: when to open (`agent/decide`), and ending the clients that are already in
 //! ([`Session::terminate_clients`]).
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -85,7 +86,8 @@ pub enum GateError {
 /// A file that is already right is left alone. Blocks on the root disk; never touches the data volume.
 ///
 /// The configuration is written before the hba file, so that a crash in between never leaves a gate open over an
-/// older ack list.
+/// older ack list. Before a server is started, files of a closed gate are installed: a power loss may have brought
+/// back older ones.
 ///
 /// # Errors
 /// [`InstallError`]; what was already written stays, and is right.
@@ -97,7 +99,10 @@ pub fn install(layout: &Layout, files: &Files) -> Result<(), InstallError> {
     ] {
         replace(&path, content).map_err(|source| InstallError { path, source })?;
     }
-    Ok(())
+    // Also when nothing was written: an earlier call may have been cut short after its rename.
+    let folder = &layout.conf_dir;
+    let synced = File::open(folder).and_then(|folder| folder.sync_all());
+    synced.map_err(|source| InstallError { path: folder.clone(), source })
 }
 
 fn replace(path: &Path, content: &str) -> io::Result<()> {
@@ -106,11 +111,11 @@ fn replace(path: &Path, content: &str) -> io::Result<()> {
     }
     let temporary = path.with_extension("tmp");
     let mut file = File::create(&temporary)?;
+    // The engine's user reads it, whatever our umask; nothing in it is secret.
+    file.set_permissions(Permissions::from_mode(0o644))?;
     file.write_all(content.as_bytes())?;
     file.sync_all()?;
-    fs::rename(&temporary, path)?;
-    let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
-    File::open(folder)?.sync_all()
+    fs::rename(&temporary, path)
 }
 
 /// Makes the server read the installed files and proves that `gate` and `sync` are in force.

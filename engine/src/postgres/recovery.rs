@@ -9,6 +9,9 @@
 //! answers 1 only for "proven past the end" and 255 for everything else, since Postgres takes every code up to 125
 //! for the end of the log (S21).
 //!
+//! The fetch program is asked for segments, and for history files of terms above the replayed one; for those it
+//! answers 1, and Postgres then looks into `pg_wal`, where the placeholders are.
+//!
 //! Not here: writing the files (on the data volume, so a worker does) and fetching.
 
 use std::collections::BTreeMap;

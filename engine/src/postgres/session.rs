@@ -190,11 +190,14 @@ impl Session {
     ) -> Result<T, SessionError> {
         match timeout(deadline, exchange).await {
             Ok(answer) => answer.map_err(|source| SessionError::of(doing, source)),
-            Err(_) => {
-                self.spoilt.store(true, Ordering::Relaxed);
-                Err(SessionError::Late { doing, deadline })
-            }
+            Err(_) => Err(self.late(doing, deadline)),
         }
+    }
+
+    /// Spoils the session, since an answer is still to come, and says why.
+    fn late(&self, doing: &'static str, deadline: Duration) -> SessionError {
+        self.spoilt.store(true, Ordering::Relaxed);
+        SessionError::Late { doing, deadline }
     }
 
     pub(crate) const fn client(&self) -> &Client {

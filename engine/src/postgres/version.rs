@@ -41,6 +41,14 @@ pub enum VersionError {
         /// The lowest that will do.
         minimum: Version,
     },
+    /// The data directory was made by another major version, which this one cannot read.
+    #[error("the data directory is of postgres {data}, the installed one is {found}: set [engine] bin_dir")]
+    OtherMajor {
+        /// Major of the data directory.
+        data: u32,
+        /// What is installed.
+        found: Version,
+    },
     /// Newer than this release knows.
     #[error(
         "postgres {found} is newer than this release of holdfast knows (up to {NEWEST_MAJOR}): update holdfast"
@@ -74,7 +82,7 @@ impl Version {
     /// Refuses what the agent must not run.
     ///
     /// # Errors
-    /// Every [`VersionError`] but `Unreadable`.
+    /// [`VersionError::TooOld`], [`VersionError::MinorTooOld`], [`VersionError::TooNew`].
     pub fn check(self) -> Result<Self, VersionError> {
         if self.major > NEWEST_MAJOR {
             return Err(VersionError::TooNew { found: self });
@@ -84,6 +92,15 @@ impl Version {
         };
         let minimum = Self { major, minor };
         if self < minimum { Err(VersionError::MinorTooOld { found: self, minimum }) } else { Ok(self) }
+    }
+
+    /// Refuses a data directory of another major version, by the content of its `PG_VERSION` file.
+    ///
+    /// # Errors
+    /// [`VersionError::Unreadable`], [`VersionError::OtherMajor`].
+    pub fn check_data(self, pg_version: &str) -> Result<(), VersionError> {
+        let data = parse_pg_version(pg_version)?;
+        if data == self.major { Ok(()) } else { Err(VersionError::OtherMajor { data, found: self }) }
     }
 }
 
@@ -138,5 +155,8 @@ mod tests {
     fn pg_version_holds_the_major_alone() {
         assert_eq!(parse_pg_version("17\n"), Ok(17));
         assert!(parse_pg_version("9.6\n").is_err());
+        let version = Version { major: 15, minor: 14 };
+        assert_eq!(version.check_data("15\n"), Ok(()));
+        assert_eq!(version.check_data("17\n"), Err(VersionError::OtherMajor { data: 17, found: version }));
     }
 }

@@ -10,6 +10,7 @@
 //! from flush positions. Other sessions' commits are not touched by it.
 
 use holdfast_model::{Lsn, Rule, RuleId, Term};
+use tokio::time::timeout;
 use tokio_postgres::Transaction;
 use tokio_postgres::types::{Json, PgLsn};
 
@@ -57,15 +58,26 @@ impl Session {
     /// [`SessionError`].
     pub async fn ensure_schema(&mut self) -> Result<(), SessionError> {
         let sql = format!(
-            "BEGIN READ WRITE; SET LOCAL synchronous_commit = local; \
+            "SET LOCAL synchronous_commit = local; \
              CREATE SCHEMA IF NOT EXISTS holdfast; \
              CREATE TABLE IF NOT EXISTS holdfast.rules (term bigint NOT NULL, version bigint NOT NULL, \
                rule jsonb NOT NULL, written timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (term, version)); \
              DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{PROBE_ROLE}') THEN \
                CREATE ROLE {PROBE_ROLE} LOGIN NOINHERIT CONNECTION LIMIT 4; \
-               GRANT CONNECT ON DATABASE {DATABASE} TO {PROBE_ROLE}; END IF; END $$; COMMIT"
+               GRANT CONNECT ON DATABASE {DATABASE} TO {PROBE_ROLE}; END IF; END $$"
         );
-        self.within("make the schema for rules", self.client().batch_execute(&sql)).await
+        let doing = "make the schema for rules";
+        let deadline = self.deadline();
+        let made = timeout(deadline, async {
+            // An explicit transaction object, so that an error rolls back instead of leaving the session aborted.
+            let transaction = self.client.build_transaction().read_only(false).start().await?;
+            transaction.batch_execute(&sql).await?;
+            transaction.commit().await
+        });
+        match made.await {
+            Ok(made) => made.map_err(|source| SessionError::of(doing, source)),
+            Err(_) => Err(self.late(doing, deadline)),
+        }
     }
 
     /// The newest rules in this server's log, newest first, at most `count`; none before bootstrap.
@@ -100,13 +112,9 @@ impl Session {
         let deadline = self.deadline();
         let doing = "write the rule and its marker";
         let session = |source| RuleError::Session { id, source };
-        let exchange = tokio::time::timeout(deadline, write(&mut self.client, rule));
-        let written = match exchange.await {
+        let written = match timeout(deadline, write(&mut self.client, rule)).await {
             Ok(written) => written.map_err(|source| session(SessionError::of(doing, source)))?,
-            Err(_) => {
-                self.spoilt.store(true, std::sync::atomic::Ordering::Relaxed);
-                return Err(session(SessionError::Late { doing, deadline }));
-            }
+            Err(_) => return Err(session(self.late(doing, deadline))),
         };
         match written {
             Written::Done => self.flushed().await.map(|flushed| flushed.local).map_err(session),

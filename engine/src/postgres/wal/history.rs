@@ -133,6 +133,7 @@ impl History {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn term(n: u32) -> Term {
         Term::new(n).unwrap()
@@ -157,6 +158,15 @@ mod tests {
         for bad in ["2\t0/5\tx\n1\t0/6\tx", "1\t0/6\tx\n2\t0/5\tx", "8\t0/1\tx", "1", "x\t0/1\ty", "1\tzz\ty"]
         {
             assert!(History::parse(term(8), bad).is_err(), "{bad:?} must be refused");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_the_parser_panic(text in "[0-9A-F/\t\n #x]{0,80}") {
+            if let Ok(history) = History::parse(term(9), &text) {
+                prop_assert_eq!(History::parse(term(9), &history.render()).map_err(|e| e.to_string()), Ok(history));
+            }
         }
     }
 
