@@ -95,11 +95,11 @@ impl Daemon {
     /// # Errors
     /// It ends with anything but 0.
     pub fn holdfast(&self, args: &[&str]) -> Result<String> {
-        let tls = &self.node.tls;
+        let authority = &self.node.authority;
         let mut holdfast = command(self.node.programs.join("holdfast"));
         holdfast.arg("--endpoint").arg(format!("https://127.0.0.1:{}", self.node.grpc));
-        holdfast.arg("--ca").arg(tls.join("ca.pem"));
-        holdfast.arg("--cert").arg(tls.join("ops.pem")).arg("--key").arg(tls.join("ops.key"));
+        holdfast.arg("--ca").arg(authority.join("ca.pem"));
+        holdfast.arg("--cert").arg(authority.join("ops.pem")).arg("--key").arg(authority.join("ops.key"));
         run(holdfast.args(args)).map_err(|err| err.context(self.last_words()))
     }
 

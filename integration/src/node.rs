@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::process::{command, command_as, run};
+use crate::process::{command, command_as, is_root, run};
 use crate::scratch::Scratch;
 use crate::weed::{self, Weed};
 use crate::{installation, ports};
@@ -14,6 +14,7 @@ use crate::{installation, ports};
 pub const CLUSTER: &str = "demo";
 /// The user that the daemon runs as when started as root.
 pub const DAEMON_USER: &str = "holdfast";
+const ZONE: &str = "zone-a";
 /// The role that clients log in as.
 pub const CLIENT_ROLE: &str = "app";
 const CLIENT_PASSWORD: &str = "app";
@@ -53,8 +54,8 @@ pub struct Node {
     pub mount: PathBuf,
     /// Parent of the volume directories, for [`Disks::Directory`].
     pub directories: PathBuf,
-    /// Certificates and keys.
-    pub tls: PathBuf,
+    /// The certificate authority, with the operator's certificate.
+    pub authority: PathBuf,
     /// gRPC port.
     pub grpc: u16,
     /// HTTP port.
@@ -81,7 +82,7 @@ impl Node {
             programs: programs_for_all_users(scratch)?,
             mount: folder.join("volume"),
             directories: folder.join("disks"),
-            tls: scratch.path().join("tls"),
+            authority: scratch.path().join("authority"),
             run_dir: folder.join("run"),
             engine: spec.engine.clone(),
             folder,
@@ -100,7 +101,7 @@ impl Node {
 
     /// The configuration file: docs/configuration.md has every field.
     fn render(&self, spec: &NodeSpec, store: &Weed) -> String {
-        let Self { folder, mount, tls, engine, grpc, http, port, directories, run_dir, .. } = self;
+        let Self { folder, mount, engine, grpc, http, port, directories, run_dir, .. } = self;
         let name = &spec.name;
         let volume = match &spec.disks {
             Disks::Block(devices) => format!("kind = \"block\"\ndevices = {devices:?}"),
@@ -111,7 +112,7 @@ impl Node {
 name = "{CLUSTER}"
 [node]
 name = "{name}"
-zone = "zone-a"
+zone = "{ZONE}"
 [daemon]
 user = "{DAEMON_USER}"
 state_dir = {state:?}
@@ -148,25 +149,35 @@ key = {key:?}
             region = weed::REGION,
             credentials = store.credentials(),
             lost = spec.when_all_lost,
-            ca = tls.join("ca.pem"),
-            cert = tls.join(format!("{name}.pem")),
-            key = tls.join(format!("{name}.key")),
+            ca = folder.join("tls/ca.pem"),
+            cert = folder.join(format!("tls/{name}.pem")),
+            key = folder.join(format!("tls/{name}.key")),
         )
     }
 
+    /// Makes the authority once, and gives the node what it needs of it: the authority's own key stays away.
     fn issue_certificates(&self, name: &str) -> Result<()> {
         let holdfast = self.programs.join("holdfast");
         let certs = |verb: &str| {
             let mut certs = command(&holdfast);
-            certs.args(["certs", verb, "--dir"]).arg(&self.tls);
+            certs.args(["certs", verb, "--dir"]).arg(&self.authority);
             certs
         };
-        if !self.tls.exists() {
+        if !self.authority.exists() {
             run(certs("init").args(["--cluster", CLUSTER]))?;
             let roles = "observe,operate,promote,restore,destroy";
             run(certs("issue").args(["--user", "ops", "--roles", roles]))?;
         }
-        run(certs("issue").args(["--node", name, "--zone", "zone-a"]))?;
+        run(certs("issue").args(["--node", name, "--zone", ZONE]))?;
+        let tls = self.folder.join("tls");
+        fs::create_dir_all(&tls).context("make the node's folder of certificates")?;
+        for file in ["ca.pem".to_owned(), format!("{name}.pem"), format!("{name}.key")] {
+            let installed = tls.join(&file);
+            fs::copy(self.authority.join(&file), &installed).with_context(|| format!("install {file}"))?;
+            if is_root() {
+                run(command("chown").arg(DAEMON_USER).arg(&installed))?;
+            }
+        }
         Ok(())
     }
 
