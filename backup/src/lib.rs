@@ -32,8 +32,10 @@ mod wire;
 
 pub use chunk::{ChunkError, ChunkName, ChunkRef};
 pub use key::{BackupId, PackId};
+pub use manifest::page::PageError;
+pub use manifest::walk::WalkError;
 pub use meter::Meter;
 pub use path::{PathError, RelPath};
-pub use repository::{ClusterRecord, Found, Location, Repository};
+pub use repository::{ClusterRecord, FetchError, Found, Location, Repository};
 pub use store::RepositoryConfig;
 pub use wire::LayoutError;

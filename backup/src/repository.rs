@@ -277,6 +277,17 @@ pub enum FetchError {
     },
 }
 
+impl FetchError {
+    /// Whether asking again later may help.
+    #[must_use]
+    pub const fn is_transient(&self) -> bool {
+        match self {
+            Self::Store { source, .. } => source.fault.is_transient(),
+            Self::Damaged { .. } => false,
+        }
+    }
+}
+
 /// The open place of one cluster. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Repository {

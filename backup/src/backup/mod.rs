@@ -33,7 +33,7 @@ use crate::log::LogError;
 use crate::manifest::{Encryption, EngineFacts, LateEntry, Manifest, ManifestRecord};
 use crate::meter::Meter;
 use crate::path::{PathError, RelPath};
-use crate::repository::Repository;
+use crate::repository::{FetchError, Repository};
 use crate::restore::RESERVED;
 use crate::store::{Created, StoreError};
 
@@ -96,6 +96,9 @@ pub enum BackupError {
     /// Object storage failed.
     #[error("back up to repository")]
     Store(#[from] StoreError),
+    /// A page of the parent's manifest cannot be had now.
+    #[error("read manifest of the parent backup")]
+    Chunk(#[source] Box<FetchError>),
     /// The files could not be read.
     #[error("read what is to be backed up")]
     Source(#[from] SourceError),
@@ -124,7 +127,7 @@ pub enum BackupError {
         id: BackupId,
         /// Why.
         #[source]
-        source: CatalogError,
+        source: Box<CatalogError>,
     },
     /// Late files are too many, too large, or not where files may be.
     #[error("late file {path} is refused: {why}")]
@@ -143,7 +146,7 @@ pub enum BackupError {
         stop: Lsn,
         /// How far the log is, or what is wrong with it.
         #[source]
-        source: LogError,
+        source: Box<LogError>,
     },
     /// Somebody gave this backup up while it was being made.
     #[error("backup {id} was aborted: {why}")]
@@ -275,7 +278,7 @@ impl Sealed {
         self.repository
             .require_log(id.term(), id.start(), stop)
             .await
-            .map_err(|source| BackupError::LogIncomplete { id, stop, source })?;
+            .map_err(|source| BackupError::LogIncomplete { id, stop, source: Box::new(source) })?;
         let record = ManifestRecord::Complete(Box::new(self.manifest.clone()));
         let bytes = Bytes::from(record::encode(kind::MANIFEST, &record));
         let key = id.manifest_key();

@@ -22,7 +22,7 @@ use crate::manifest::page::Entry;
 use crate::manifest::walk::{WalkError, read_page};
 use crate::manifest::{Manifest, ManifestRecord};
 use crate::path::RelPath;
-use crate::repository::{FetchError, Repository};
+use crate::repository::Repository;
 
 /// A manifest refers to the packs of at most so many other backups.
 const OTHER_BACKUPS_MAX: usize = 8;
@@ -80,7 +80,7 @@ impl Parent {
                 Ok(ManifestRecord::Complete(manifest)) => manifest,
                 Ok(ManifestRecord::Aborted { .. }) => continue,
                 Err(error) if error.is_transient() => {
-                    return Err(BackupError::Manifest { id, source: error });
+                    return Err(BackupError::Manifest { id, source: Box::new(error) });
                 }
                 Err(error) => {
                     warn!(backup = %id, error = &error as &dyn std::error::Error, "manifest not usable as parent");
@@ -163,11 +163,7 @@ impl Parent {
                 self.next_page += 1;
                 Ok(true)
             }
-            Err(WalkError::Fetch { source: FetchError::Store { source, .. }, .. })
-                if source.fault.is_transient() =>
-            {
-                Err(BackupError::Store(source))
-            }
+            Err(WalkError::Fetch { source, .. }) if source.is_transient() => Err(BackupError::Chunk(source)),
             Err(error) => {
                 let error = &error as &dyn std::error::Error;
                 warn!(parent = %manifest.id, error, "parent backup is damaged, the rest is uploaded again");

@@ -25,7 +25,7 @@ pub enum WalkError {
         index: usize,
         /// Why.
         #[source]
-        source: FetchError,
+        source: Box<FetchError>,
     },
     /// A page says something that no backup says.
     #[error("page {index} of the manifest is not valid")]
@@ -65,8 +65,10 @@ pub(crate) async fn read_page(
     if !chunk.is_plausible(PAGE_BYTES_MAX) {
         return Err(WalkError::PageSize { index, plain: chunk.plain });
     }
-    let content =
-        repository.fetch_chunk(&chunk).await.map_err(|source| WalkError::Fetch { index, source })?;
+    let content = repository
+        .fetch_chunk(&chunk)
+        .await
+        .map_err(|source| WalkError::Fetch { index, source: Box::new(source) })?;
     page::decode(&content, manifest.chunk_size).map_err(|source| WalkError::Page { index, source })
 }
 
@@ -124,15 +126,16 @@ impl Checker {
     }
 
     fn check_file(&mut self, fragment: &Fragment) -> Result<(), WalkError> {
-        let expected = match &self.open {
-            Some((path, end)) if *path == fragment.path => *end,
+        let fits = match &self.open {
+            Some((path, end)) if *path == fragment.path => {
+                *end > 0 && end.is_multiple_of(self.chunk_size) && fragment.offset == *end
+            }
             Some(_) | None => {
                 self.order.file(&fragment.path)?;
-                0
+                fragment.offset == 0
             }
         };
-        let goes_on = expected > 0 && expected.is_multiple_of(self.chunk_size);
-        if fragment.offset != expected || (fragment.offset > 0 && !goes_on) {
+        if !fits {
             return Err(WalkError::Pieces { path: fragment.path.clone() });
         }
         self.open = Some((fragment.path.clone(), fragment.end()));

@@ -62,7 +62,7 @@ pub enum RestoreError {
     Store(#[from] StoreError),
     /// A chunk is missing or damaged: this backup cannot be restored, an older one perhaps can.
     #[error("restore a chunk")]
-    Chunk(#[from] FetchError),
+    Chunk(#[source] Box<FetchError>),
     /// The disk failed or is full.
     #[error("write what is restored")]
     Disk(#[from] IoError),
@@ -110,6 +110,12 @@ pub enum RestoreError {
     /// A bug: a task of the restore panicked.
     #[error("restore on another thread")]
     Panicked(#[source] JoinError),
+}
+
+impl From<FetchError> for RestoreError {
+    fn from(error: FetchError) -> Self {
+        Self::Chunk(Box::new(error))
+    }
 }
 
 /// `pin/<backup>-<random>`: somebody restores this backup; its packs must stay.

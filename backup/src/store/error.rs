@@ -87,12 +87,12 @@ pub struct StoreError {
     pub fault: StoreFault,
     /// What the client library said.
     #[source]
-    pub source: Option<object_store::Error>,
+    pub source: Option<Box<object_store::Error>>,
 }
 
 impl StoreError {
     pub(crate) fn new(doing: &'static str, key: &str, source: object_store::Error) -> Self {
-        Self { doing, key: key.to_owned(), fault: classify(&source), source: Some(source) }
+        Self { doing, key: key.to_owned(), fault: classify(&source), source: Some(Box::new(source)) }
     }
 
     pub(crate) fn size(doing: &'static str, key: &str) -> Self {
@@ -111,19 +111,22 @@ fn classify(error: &object_store::Error) -> StoreFault {
     if let Some(fault) = code.as_deref().and_then(fault_of_code) {
         return fault;
     }
+    let by_client = [
+        (matches!(error, object_store::Error::NotFound { .. }), StoreFault::Missing),
+        (matches!(error, object_store::Error::PermissionDenied { .. }), StoreFault::Denied),
+        (matches!(error, object_store::Error::Unauthenticated { .. }), StoreFault::Credentials),
+        (chain(error).any(|cause| cause.is::<HttpError>()), StoreFault::Unreachable),
+        (code.is_some() || mentions_server_error(error), StoreFault::Busy),
+    ];
+    if let Some((_, fault)) = by_client.into_iter().find(|(applies, _)| *applies) {
+        return fault;
+    }
     let io_kind = chain(error).find_map(|cause| cause.downcast_ref::<io::Error>().map(io::Error::kind));
-    match error {
-        object_store::Error::NotFound { .. } => StoreFault::Missing,
-        object_store::Error::PermissionDenied { .. } => StoreFault::Denied,
-        object_store::Error::Unauthenticated { .. } => StoreFault::Credentials,
-        _ if chain(error).any(|cause| cause.is::<HttpError>()) => StoreFault::Unreachable,
-        _ if code.is_some() || mentions_server_error(error) => StoreFault::Busy,
-        _ => match io_kind {
-            Some(io::ErrorKind::PermissionDenied) => StoreFault::Denied,
-            Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => StoreFault::Full,
-            Some(io::ErrorKind::NotFound) => StoreFault::Missing,
-            _ => StoreFault::Other,
-        },
+    match io_kind {
+        Some(io::ErrorKind::PermissionDenied) => StoreFault::Denied,
+        Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => StoreFault::Full,
+        Some(io::ErrorKind::NotFound) => StoreFault::Missing,
+        Some(_) | None => StoreFault::Other,
     }
 }
 

@@ -1,0 +1,118 @@
+//! Finding, creating and opening the place of a cluster, also when requests fail in the middle.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::sync::Arc;
+
+use holdfast_backup::repository::RepositoryError;
+use holdfast_backup::store::StoreFault;
+use holdfast_backup::{ClusterRecord, Found, Location, RepositoryConfig};
+use holdfast_model::ClusterId;
+use support::{Fault, Faulty, record};
+
+fn location(store: &Faulty) -> Location {
+    Location::over(Arc::new(store.clone()), "site/a")
+}
+
+fn other() -> ClusterRecord {
+    ClusterRecord { cluster: ClusterId::new("orders".parse().unwrap(), 8), ..record() }
+}
+
+#[tokio::test]
+async fn a_cluster_is_created_once_and_found_by_name() {
+    let store = Faulty::new();
+    let location = location(&store);
+    let name = record().cluster.name().clone();
+    assert_eq!(location.find(&name).await.unwrap(), Found::None);
+    location.create(&record()).await.unwrap();
+    location.create(&record()).await.unwrap();
+    assert_eq!(location.find(&name).await.unwrap(), Found::One(record().cluster));
+    assert_eq!(location.find(&"orders-2".parse().unwrap()).await.unwrap(), Found::None);
+    assert_eq!(location.open(&record().cluster).await.unwrap().record(), &record());
+    assert!(matches!(location.open(&other().cluster).await, Err(RepositoryError::NoCluster { .. })));
+}
+
+#[tokio::test]
+async fn a_second_cluster_of_the_same_name_is_refused() {
+    let location = location(&Faulty::new());
+    location.create(&record()).await.unwrap();
+    let refused = location.create(&other()).await.unwrap_err();
+    let RepositoryError::NameTaken { ids, .. } = refused else { panic!("{refused:?}") };
+    assert_eq!(ids, [record().cluster]);
+}
+
+#[tokio::test]
+async fn two_clusters_of_one_name_are_listed_and_neither_is_chosen() {
+    let store = Faulty::new();
+    location(&store).create(&record()).await.unwrap();
+    // As a race between two bootstraps would leave it: the second was made where the first could not be seen.
+    let elsewhere = Location::over(Arc::new(store.clone()), "other");
+    elsewhere.create(&other()).await.unwrap();
+    for file in ["cluster.json", "repo.json"] {
+        let from = format!("other/{}/{file}", other().cluster).into();
+        let to = format!("site/a/{}/{file}", other().cluster).into();
+        object_store::ObjectStoreExt::copy(store.inner(), &from, &to).await.unwrap();
+    }
+    let found = location(&store).find(record().cluster.name()).await.unwrap();
+    assert_eq!(found, Found::Several(vec![record().cluster, other().cluster]));
+}
+
+#[tokio::test]
+async fn a_creation_cut_short_at_any_request_can_be_repeated() {
+    for lost_answer in [false, true] {
+        for n in 0.. {
+            let store = Faulty::new();
+            store.set(if lost_answer { Fault::AnswerLostFrom(n) } else { Fault::DownFrom(n) });
+            let first = location(&store).create(&record()).await;
+            store.set(Fault::None);
+            let name = record().cluster.name().clone();
+            let found = location(&store).find(&name).await.unwrap();
+            assert!(matches!(found, Found::None | Found::One(_)), "request {n}: {found:?}");
+            location(&store).create(&record()).await.unwrap();
+            assert_eq!(location(&store).find(&name).await.unwrap(), Found::One(record().cluster));
+            if first.is_ok() {
+                break;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_unreachable_store_is_never_an_empty_one() {
+    let store = Faulty::new();
+    store.set(Fault::DownFrom(0));
+    let error = location(&store).find(record().cluster.name()).await.unwrap_err();
+    let RepositoryError::Store(error) = error else { panic!("{error:?}") };
+    assert_eq!(error.fault, StoreFault::Busy);
+    assert!(error.fault.is_transient());
+}
+
+#[tokio::test]
+async fn a_damaged_or_foreign_record_is_refused() {
+    let store = Faulty::new();
+    location(&store).create(&record()).await.unwrap();
+    store.set(Fault::Flip("repo.json".to_owned(), u64::MAX));
+    let refused = location(&store).open(&record().cluster).await.unwrap_err();
+    assert!(matches!(refused, RepositoryError::Record { .. }), "{refused:?}");
+
+    store.set(Fault::None);
+    let from = format!("site/a/{}/cluster.json", record().cluster).into();
+    let to = format!("site/a/{}/cluster.json", other().cluster).into();
+    object_store::ObjectStoreExt::copy(store.inner(), &from, &to).await.unwrap();
+    let refused = location(&store).open(&other().cluster).await.unwrap_err();
+    assert!(matches!(refused, RepositoryError::OtherCluster { .. }), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_directory_serves_as_a_repository() {
+    let directory = tempfile::tempdir().unwrap();
+    let url = format!("file://{}/made/by/us", directory.path().display());
+    let config = RepositoryConfig { url, ..RepositoryConfig::default() };
+    Location::connect(&config).unwrap().create(&record()).await.unwrap();
+    let found = Location::connect(&config).unwrap().find(record().cluster.name()).await.unwrap();
+    assert_eq!(found, Found::One(record().cluster));
+    let refused = Location::connect(&config).unwrap().create(&other()).await.unwrap_err();
+    assert!(matches!(refused, RepositoryError::NameTaken { .. }), "{refused:?}");
+}
