@@ -1,12 +1,13 @@
 //! A running `holdfastd` as seen from outside: its log, its plain HTTP paths and its command line.
 
+use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::time;
+use tokio::time::{self, Instant};
 
 use crate::eventually;
 use crate::logs::Logs;
@@ -14,6 +15,8 @@ use crate::node::{CLUSTER, Node};
 use crate::process::{Background, command, run};
 
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// `USER_HZ`: 100 on every architecture that we build for.
+const TICKS_PER_SECOND: f64 = 100.0;
 const STOP_WITHIN: Duration = Duration::from_secs(60);
 
 /// Whether clients can write.
@@ -23,6 +26,23 @@ pub enum Serving {
     Yes,
     /// It answers anything else.
     No,
+}
+
+/// What the daemon's process takes of the machine.
+#[derive(Debug, Clone, Copy)]
+pub struct Usage {
+    /// Resident memory.
+    pub resident_mib: u64,
+    cpu_seconds: f64,
+    at: Instant,
+}
+
+impl Usage {
+    /// The share of one core that was used since `before`.
+    #[must_use]
+    pub fn cpu_share_since(&self, before: &Self) -> f64 {
+        (self.cpu_seconds - before.cpu_seconds) / (self.at - before.at).as_secs_f64().max(0.001)
+    }
 }
 
 /// One run of the daemon. Dropping it kills the daemon alone, as a crash would: the engine lives on until the scratch
@@ -72,6 +92,26 @@ impl Daemon {
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.process.pid()
+    }
+
+    /// What it takes of the machine, without its helper and workers.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn usage(&self) -> Result<Usage> {
+        let read = |file: &str| {
+            let path = format!("/proc/{}/{file}", self.pid());
+            fs::read_to_string(&path).with_context(|| format!("read {path}"))
+        };
+        let status = read("status")?;
+        let resident =
+            status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS in /proc")?;
+        let kib: u64 = resident.trim().trim_end_matches(" kB").parse().context("read VmRSS")?;
+        // proc(5): fields 14 and 15 are ticks in user and kernel mode; the name in field 2 may hold spaces.
+        let stat = read("stat")?;
+        let after_name = stat.rsplit_once(") ").context("no name in /proc stat")?.1;
+        let ticks = after_name.split(' ').skip(11).take(2).map(str::parse::<f64>).sum::<Result<f64, _>>()?;
+        Ok(Usage { resident_mib: kib / 1024, cpu_seconds: ticks / TICKS_PER_SECOND, at: Instant::now() })
     }
 
     /// The end of its log, for the message of a failure.

@@ -3,6 +3,7 @@
 //! With root the disks are loop devices that vanish; without, they are directories that are moved away.
 
 use std::fs;
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, ensure};
@@ -43,6 +44,25 @@ pub struct Options {
     /// Major version of PostgreSQL.
     #[arg(long, default_value_t = 15)]
     pub postgres: u32,
+    /// Write the figures as JSON to this file.
+    #[arg(long)]
+    pub report: Option<PathBuf>,
+}
+
+/// The figures, in seconds where nothing else is said.
+#[derive(Debug, Default, serde::Serialize)]
+struct Report {
+    data_mib: u64,
+    bootstrap: f64,
+    backup: f64,
+    vanish_to_gate_closed: f64,
+    vanish_to_gate_open: f64,
+    vanish_to_first_ack: f64,
+    ids_acked: usize,
+    ids_lost: usize,
+    oldest_lost_before_vanish: f64,
+    agent_resident_mib: u64,
+    agent_cpu_share: f64,
 }
 
 /// Everything on stage. Fields are dropped in this order: the scratch directory, which the others live in, last.
@@ -52,6 +72,7 @@ struct Stage {
     _store: Weed,
     disks: Vec<LoopDisk>,
     node: Node,
+    report: Report,
 }
 
 /// Plays it.
@@ -63,11 +84,14 @@ pub async fn play(options: &Options) -> Result<()> {
     let mut stage = set_stage(&mut narrator, options).await?;
     bootstrap(&mut narrator, &mut stage).await?;
     let (load, writer) = put_under_load(&mut narrator, &stage, options).await?;
-    back_up(&mut narrator, &stage, &writer).await?;
+    back_up(&mut narrator, &mut stage, &writer).await?;
     let vanished = vanish(&mut narrator, &mut stage).await?;
     drop(load);
     come_back(&mut narrator, &mut stage, &writer, &vanished).await?;
-    audit(&mut narrator, &stage, writer, &vanished).await?;
+    audit(&mut narrator, &mut stage, writer, &vanished).await?;
+    if let Some(file) = &options.report {
+        fs::write(file, serde_json::to_string_pretty(&stage.report)?).context("write the report")?;
+    }
     narrator.scene("The daemon stops");
     stage.daemon.stop().await?;
     narrator.say("done: everything that was made is taken down again");
@@ -101,7 +125,7 @@ async fn set_stage(narrator: &mut Narrator, options: &Options) -> Result<Stage> 
     let daemon = Daemon::start(&node).await?;
     narrator.say("holdfastd runs; asked why nothing happens (`holdfast explain`), it says:");
     narrator.show(&daemon.holdfast(&["explain"])?);
-    Ok(Stage { daemon, _store: store, disks, node })
+    Ok(Stage { daemon, _store: store, disks, node, report: Report::default() })
 }
 
 async fn bootstrap(narrator: &mut Narrator, stage: &mut Stage) -> Result<()> {
@@ -110,6 +134,7 @@ async fn bootstrap(narrator: &mut Narrator, stage: &mut Stage) -> Result<()> {
     stage.daemon.bootstrap()?;
     narrator.say(&format!("holdfastd bootstrap --token {CLUSTER}"));
     stage.daemon.becomes(Serving::Yes, OPENS_WITHIN).await?;
+    stage.report.bootstrap = asked.elapsed().as_secs_f64();
     narrator.say(&format!("the gate is open {} later:", seconds(asked.elapsed())));
     narrator.show(&stage.daemon.holdfast(&["status"])?);
     stage.node.make_client_database()
@@ -155,16 +180,30 @@ async fn writes_go_on(writer: &AckedWriter) -> Result<History> {
     .await
 }
 
-async fn back_up(narrator: &mut Narrator, stage: &Stage, writer: &AckedWriter) -> Result<()> {
+async fn back_up(narrator: &mut Narrator, stage: &mut Stage, writer: &AckedWriter) -> Result<()> {
     narrator.scene("A backup goes to S3 while they write, and they go on");
+    stage.report.data_mib = data_mib(&stage.node)?;
     let began = Instant::now();
     let told = stage.daemon.holdfast(&["backup", "create"])?;
+    stage.report.backup = began.elapsed().as_secs_f64();
     narrator.say(&format!("holdfast backup create: {}", seconds(began.elapsed())));
     narrator.show(&told);
     narrator.show(&stage.daemon.holdfast(&["backup", "list"])?);
+    let before = stage.daemon.usage()?;
     let history = writes_go_on(writer).await?;
+    let usage = stage.daemon.usage()?;
+    stage.report.agent_resident_mib = usage.resident_mib;
+    stage.report.agent_cpu_share = usage.cpu_share_since(&before);
+    let (resident, share) = (usage.resident_mib, 100.0 * stage.report.agent_cpu_share);
     narrator.say(&format!("{} ids acked so far", history.acked.len()));
+    narrator.say(&format!("the agent holds {resident} MiB and takes {share:.1} % of a core"));
     Ok(())
+}
+
+fn data_mib(node: &Node) -> Result<u64> {
+    let size =
+        node.sql("postgres", "select sum(pg_database_size(oid))::bigint / 1048576 from pg_database")?;
+    size.trim().parse().context("read the size of the data")
 }
 
 /// The moment of the loss, on the clock of this process and on that of the logs.
@@ -184,6 +223,7 @@ async fn vanish(narrator: &mut Narrator, stage: &mut Stage) -> Result<Vanished> 
     }
     narrator.say("gone, with the only copy of the data");
     stage.daemon.becomes(Serving::No, NOTICED_WITHIN).await?;
+    stage.report.vanish_to_gate_closed = vanished.at.elapsed().as_secs_f64();
     narrator.say(&format!("the agent has closed the gate: {}", seconds(vanished.at.elapsed())));
     Ok(vanished)
 }
@@ -213,6 +253,8 @@ async fn come_back(
         writer.history().acked.get(before).copied().context("none yet")
     })
     .await?;
+    stage.report.vanish_to_gate_open = open.as_secs_f64();
+    stage.report.vanish_to_first_ack = (first.at - vanished.at).as_secs_f64();
     narrator.say(&format!("the gate is open again {} after the disk vanished", seconds(open)));
     narrator.say(&format!("the first client was acked after {}", seconds(first.at - vanished.at)));
     narrator.say("what the agent said, in seconds since the disk vanished:");
@@ -231,6 +273,10 @@ async fn audit(
     writes_go_on(&writer).await.map_err(|err| err.context(stage.daemon.last_words()))?;
     let (history, found) = writer.stop().await?;
     let audit = history.audit(&found);
+    let oldest = audit.lost.first().map(|ack| vanished.at.saturating_duration_since(ack.at));
+    stage.report.ids_acked = audit.acked;
+    stage.report.ids_lost = audit.lost.len();
+    stage.report.oldest_lost_before_vanish = oldest.unwrap_or_default().as_secs_f64();
     narrator.say(&outcome::loss(&audit, vanished.at));
     narrator.say(&format!(
         "{} ids without an answer, {} of them committed",
