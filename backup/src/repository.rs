@@ -123,6 +123,21 @@ pub(crate) struct Format {
     pub(crate) encryption: Encryption,
 }
 
+impl Format {
+    /// Whether this release can work with it.
+    fn check(&self) -> Result<(), RepositoryError> {
+        let refuse = |what: String| Err(RepositoryError::Format { id: self.cluster.clone(), what });
+        let range = CHUNK_SIZE_MIN..=CHUNK_SIZE_MAX;
+        if !self.chunk_size.is_power_of_two() || !range.contains(&self.chunk_size) {
+            return refuse(format!("chunk size {}", self.chunk_size));
+        }
+        if self.log_segment_size != LOG_SEGMENT_SIZE.bytes() {
+            return refuse(format!("log segment size {}", self.log_segment_size));
+        }
+        Ok(())
+    }
+}
+
 /// A place that may hold clusters: a bucket and prefix, or a directory.
 #[derive(Debug, Clone)]
 pub struct Location {
@@ -182,16 +197,29 @@ impl Location {
     /// [`RepositoryError::NameTaken`] if there is another cluster of that name, also if that one came into being at
     /// the same moment: then both are refused and a person must choose.
     pub async fn create(&self, record: &ClusterRecord) -> Result<Repository, RepositoryError> {
+        self.create_cut(record, CHUNK_SIZE).await
+    }
+
+    /// Like [`Self::create`], with another chunk size: for measurements and tests.
+    ///
+    /// # Errors
+    /// Those of [`Self::create`]; [`RepositoryError::Format`] for a size that is no power of two or out of range.
+    pub async fn create_cut(
+        &self,
+        record: &ClusterRecord,
+        chunk_size: ByteCount,
+    ) -> Result<Repository, RepositoryError> {
         let id = &record.cluster;
-        self.refuse_namesakes(id).await?;
-        let place = self.store.below(&id.to_string());
         let format = Format {
             cluster: id.clone(),
-            chunk_size: u32::try_from(CHUNK_SIZE.bytes()).expect("256 KiB"),
+            chunk_size: u32::try_from(chunk_size.bytes()).unwrap_or(u32::MAX),
             log_segment_size: LOG_SEGMENT_SIZE.bytes(),
             name_key: NameKey::random(),
             encryption: Encryption::None,
         };
+        format.check()?;
+        self.refuse_namesakes(id).await?;
+        let place = self.store.below(&id.to_string());
         // An earlier try may have been cut short after this: its key is the one that counts.
         place.create(key::REPO, Bytes::from(record::encode(kind::REPO, &format))).await?;
         let created = place.create(key::CLUSTER, Bytes::from(record::encode(kind::CLUSTER, record))).await?;
@@ -229,15 +257,7 @@ impl Location {
         if format.cluster != *id {
             return Err(RepositoryError::OtherCluster { expected: id.clone(), found: format.cluster });
         }
-        let refuse = |what: String| Err(RepositoryError::Format { id: id.clone(), what });
-        if !format.chunk_size.is_power_of_two()
-            || !(CHUNK_SIZE_MIN..=CHUNK_SIZE_MAX).contains(&format.chunk_size)
-        {
-            return refuse(format!("chunk size {}", format.chunk_size));
-        }
-        if format.log_segment_size != LOG_SEGMENT_SIZE.bytes() {
-            return refuse(format!("log segment size {}", format.log_segment_size));
-        }
+        format.check()?;
         Ok(Repository { store, cluster: Arc::new(cluster), format: Arc::new(format) })
     }
 }

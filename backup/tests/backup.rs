@@ -70,8 +70,8 @@ async fn unchanged_pages_are_shared_with_the_parent() {
 
 #[tokio::test]
 async fn a_file_longer_than_a_page_goes_on_in_the_next() {
-    let repository = repository(&Faulty::new()).await;
-    let long = Tree::new().file("long", vec![7; 4100 * CHUNK + 1]).file("short", vec![1]);
+    let repository = finely_cut().await;
+    let long = Tree::new().file("long", vec![7; 4100 * FINE + 1]).file("short", vec![1]);
     let id = back_up(&repository, &long, 500).await.unwrap();
     assert_eq!(repository.backup(id).await.unwrap().pages.len(), 2);
     let again = back_up(&repository, &long, 700).await.unwrap();

@@ -117,6 +117,18 @@ pub enum LogError {
 }
 
 impl Repository {
+    /// The log of a term that is there without a gap, from its first byte on; `None` if there is none.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub async fn log_range(&self, term: Term) -> Result<Option<(Lsn, Lsn)>, LogError> {
+        let index = Index::load(self, term).await?;
+        match index.first() {
+            Some(first) => Ok(Some((first, index.end_of_line(self, first).await?))),
+            None => Ok(None),
+        }
+    }
+
     /// Whether the log of a term is there without a gap from the segment of `start` up to `stop`.
     ///
     /// # Errors

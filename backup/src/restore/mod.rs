@@ -43,7 +43,7 @@ mod page;
 mod plan;
 mod record_file;
 
-pub use plan::{HistoryError, RestorePlan, plan};
+pub use plan::{HistoryError, RestorePlan, check_history, plan};
 pub use record_file::{RECORD, RESERVED, RestoreState, Restoring, StateError};
 
 use page::{PageRestorer, blocking};

@@ -104,17 +104,12 @@ impl RestorePlan {
         self.download
     }
 
-    /// Checks that the backup belongs to a history: its term reigned in it, and was not cut before the backup ended.
+    /// As [`check_history`].
     ///
     /// # Errors
     /// [`HistoryError`].
     pub fn check_history(&self, chain: &Chain) -> Result<(), HistoryError> {
-        let (id, stop) = (self.manifest.id, self.manifest.stop);
-        let reign = chain.reign(id.term()).ok_or(HistoryError::OtherHistory { id })?;
-        match reign.end {
-            Some(cut) if stop > cut => Err(HistoryError::Discarded { id, stop, cut }),
-            Some(_) | None => Ok(()),
-        }
+        check_history(&self.manifest, chain)
     }
 
     fn count(&mut self, entries: &[Entry]) {
@@ -135,6 +130,19 @@ impl RestorePlan {
             self.gets += 1;
             self.download = self.download.plus(ByteCount::new(group.range.end - group.range.start));
         }
+    }
+}
+
+/// Checks that a backup belongs to a history: its term reigned in it, and was not cut before the backup ended.
+///
+/// # Errors
+/// [`HistoryError`].
+pub fn check_history(manifest: &Manifest, chain: &Chain) -> Result<(), HistoryError> {
+    let (id, stop) = (manifest.id, manifest.stop);
+    let reign = chain.reign(id.term()).ok_or(HistoryError::OtherHistory { id })?;
+    match reign.end {
+        Some(cut) if stop > cut => Err(HistoryError::Discarded { id, stop, cut }),
+        Some(_) | None => Ok(()),
     }
 }
 

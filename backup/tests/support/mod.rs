@@ -23,6 +23,8 @@ pub(crate) mod faulty;
 pub(crate) use faulty::{Fault, Faulty};
 
 pub(crate) const CHUNK: usize = 256 << 10;
+/// The finest cut that a repository may have.
+pub(crate) const FINE: usize = 4 << 10;
 pub(crate) const SEGMENT: u64 = 16 << 20;
 
 pub(crate) fn term(number: u32) -> Term {
@@ -48,6 +50,12 @@ pub(crate) fn record() -> ClusterRecord {
 
 pub(crate) async fn repository(store: &Faulty) -> Repository {
     Location::over(Arc::new(store.clone()), "site/a").create(&record()).await.unwrap()
+}
+
+/// A repository in which a page of a manifest is full after 16 MiB of a file.
+pub(crate) async fn finely_cut() -> Repository {
+    let location = Location::over(Arc::new(Faulty::new()), "");
+    location.create_cut(&record(), ByteCount::new(FINE as u64)).await.unwrap()
 }
 
 pub(crate) fn rule(number: u32, previous: Option<u32>, start: u64) -> Rule {
