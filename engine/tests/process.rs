@@ -7,7 +7,6 @@ mod support;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use holdfast_engine::Engine;
 use holdfast_engine::postgres::session::clients::still_authenticating;
@@ -18,17 +17,7 @@ use holdfast_model::Rule;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use support::{Server, client, lone_rule};
-use tokio::time::{Instant, sleep};
-
-/// Polls until `done`; panics after half a minute.
-async fn eventually(what: &str, mut done: impl FnMut() -> bool) {
-    let until = Instant::now() + Duration::from_secs(30);
-    while !done() {
-        assert!(Instant::now() < until, "not within 30 s: {what}");
-        sleep(Duration::from_millis(10)).await;
-    }
-}
+use support::{Server, client, eventually, lone_rule};
 
 fn alive(ids: &[ProcessId]) -> usize {
     let table = ProcessTable::read().unwrap();
@@ -54,7 +43,7 @@ async fn no_descendant_outlives_a_postmaster_that_was_killed() {
     let sleeping = busy.sql.batch_execute("SELECT pg_sleep(600)");
     let kill = async {
         kill_all(server.postmaster(), None).unwrap();
-        eventually("every process is gone", || alive(&engine) == 0).await;
+        eventually("every process is gone", async || alive(&engine) == 0).await;
     };
     let (ended, ()) = tokio::join!(sleeping, kill);
     assert!(ended.is_err());
@@ -79,8 +68,8 @@ async fn an_immediate_stop_ends_every_process_and_the_next_start_recovers() {
     let engine = whole_engine(&server);
     signal_postmaster(server.postmaster(), Step::Immediate, None).unwrap();
     server.ended().await;
-    eventually("every process is gone", || alive(&engine) == 0).await;
-    eventually("the session notices", || session.is_spoilt()).await;
+    eventually("every process is gone", async || alive(&engine) == 0).await;
+    eventually("the session notices", async || session.is_spoilt()).await;
     server.start().await;
     assert!(server.log().contains("automatic recovery in progress"), "{}", server.log());
 }
@@ -96,11 +85,7 @@ async fn a_login_that_hangs_in_authentication_is_told_from_sessions_that_are_thr
     };
     assert!(unlisted().await.is_empty());
     let hanging = tokio::net::UnixStream::connect(server.setup.layout.socket()).await.unwrap();
-    let until = Instant::now() + Duration::from_secs(5);
-    while unlisted().await.len() != 1 {
-        assert!(Instant::now() < until, "the hanging login does not show");
-        sleep(Duration::from_millis(10)).await;
-    }
+    eventually("the hanging login shows", async || unlisted().await.len() == 1).await;
     through.sql.batch_execute("SELECT 1").await.unwrap();
     drop(hanging);
 }
@@ -128,11 +113,7 @@ async fn a_commit_that_waits_for_acks_is_counted_left_alone_and_never_answered()
 
     let commit = writer.sql.batch_execute("INSERT INTO public.t VALUES (1)");
     let stop = async {
-        let until = Instant::now() + Duration::from_secs(20);
-        while session.waiters().await.unwrap() == 0 {
-            assert!(Instant::now() < until, "the commit does not wait");
-            sleep(Duration::from_millis(10)).await;
-        }
+        eventually("the commit waits", async || session.waiters().await.unwrap() == 1).await;
         let rule = Rule { k: 1, ..lone_rule(1, 1) };
         let refused = session.terminate_clients(&rule).await.unwrap_err();
         assert_eq!(
@@ -182,7 +163,7 @@ async fn a_whole_engine_is_killed_at_once_children_in_groups_of_their_own_includ
     }
     kill_all(server.postmaster(), Some(&cgroup.folder)).unwrap();
     server.ended().await;
-    eventually("every process is gone", || alive(&engine) == 0).await;
+    eventually("every process is gone", async || alive(&engine) == 0).await;
     let events = || fs::read_to_string(cgroup.folder.join("cgroup.events")).unwrap();
-    eventually("the cgroup is empty", || events().contains("populated 0")).await;
+    eventually("the cgroup is empty", async || events().contains("populated 0")).await;
 }

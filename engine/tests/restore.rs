@@ -166,11 +166,8 @@ fn make_folders(root: &Path, relative: &str) {
 }
 
 async fn promoted(session: &Session) {
-    let until = tokio::time::Instant::now() + std::time::Duration::from_secs(60);
-    while session.status().await.unwrap().in_recovery() {
-        assert!(tokio::time::Instant::now() < until, "the server stays in recovery");
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
+    let done = async || !session.status().await.unwrap().in_recovery();
+    support::eventually("the server is promoted", done).await;
 }
 
 #[test_case(15)]

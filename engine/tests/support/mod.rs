@@ -23,6 +23,7 @@ use holdfast_model::status::{Gate, GateClosed};
 use holdfast_model::{ByteCount, Incarnation, Lsn, Member, Rule, RuleId, Term, Voter, VoterKind};
 use nix::unistd::{User, geteuid};
 use tempfile::TempDir;
+use tokio::time::{Instant, sleep};
 
 pub(crate) const CLOSED: Gate = Gate::Closed { why: GateClosed::Starting };
 pub(crate) const OPEN: Gate = Gate::Open { term: Term::FIRST };
@@ -154,31 +155,31 @@ impl Server {
 
     /// Waits until the server answers; panics with its log when it ends instead.
     pub(crate) async fn session(&mut self) -> Session {
-        let until = tokio::time::Instant::now() + DEADLINE;
+        let until = Instant::now() + DEADLINE;
         loop {
             match Session::connect(&self.setup.layout, Duration::from_secs(20)).await {
                 Ok(session) => return session,
                 Err(err) => {
                     let ended = self.child.as_mut().and_then(|child| child.try_wait().unwrap());
-                    let late = tokio::time::Instant::now() > until;
+                    let late = Instant::now() > until;
                     assert!(ended.is_none() && !late, "no answer ({ended:?}): {err:?}\n{}", self.log());
                 }
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            sleep(Duration::from_millis(20)).await;
         }
     }
 
     /// Waits for the server to end by itself.
     pub(crate) async fn ended(&mut self) -> ExitStatus {
-        let until = tokio::time::Instant::now() + DEADLINE;
+        let until = Instant::now() + DEADLINE;
         let child = self.child.as_mut().expect("it was started");
         loop {
             if let Some(status) = child.try_wait().unwrap() {
                 self.child = None;
                 return status;
             }
-            assert!(tokio::time::Instant::now() < until, "the server did not end");
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            assert!(Instant::now() < until, "the server did not end");
+            sleep(Duration::from_millis(20)).await;
         }
     }
 
@@ -222,6 +223,15 @@ impl Drop for Server {
         if std::thread::panicking() {
             eprintln!("--- engine.log\n{}", self.log());
         }
+    }
+}
+
+/// Polls until `done`; panics after a minute.
+pub(crate) async fn eventually(what: &str, mut done: impl AsyncFnMut() -> bool) {
+    let until = Instant::now() + DEADLINE;
+    while !done().await {
+        assert!(Instant::now() < until, "not within {DEADLINE:?}: {what}");
+        sleep(Duration::from_millis(10)).await;
     }
 }
 

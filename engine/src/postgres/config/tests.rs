@@ -1,3 +1,5 @@
+//! What gets into the file, what is refused, and that nothing escapes its quotes.
+
 use super::*;
 
 fn layout() -> Layout {

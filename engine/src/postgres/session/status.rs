@@ -4,7 +4,8 @@ use holdfast_model::{Lsn, Term};
 use tokio_postgres::types::PgLsn;
 
 use super::{Session, SessionError};
-use crate::postgres::Version;
+use crate::postgres::wal::history;
+use crate::postgres::{Version, recovery};
 
 /// What does not change while a server runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -173,6 +174,18 @@ impl Session {
         let sql = "SELECT pg_switch_wal()";
         let row = self.within("switch to a new log segment", self.client().query_one(sql, &[])).await?;
         Ok(lsn_of(row.get(0)))
+    }
+
+    /// Where the server's own term branched off the one before, by the history file that it wrote when it promoted.
+    ///
+    /// # Errors
+    /// [`SessionError`], also when the term does not follow `from` directly.
+    pub async fn switch_point(&self, from: Term, to: Term) -> Result<Lsn, SessionError> {
+        let doing = "read the history of the new term";
+        let path = format!("pg_wal/{}", history::file_name(to));
+        let row = self.within(doing, self.client().query_one("SELECT pg_read_file($1)", &[&path])).await?;
+        recovery::switch_point(from, to, row.get(0))
+            .map_err(|err| SessionError::Answer { doing, found: err.to_string() })
     }
 
     /// Where the next record will go: nothing on disk can be from beyond it.
