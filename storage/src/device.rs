@@ -4,7 +4,7 @@
 //! cannot be given another file. The exclusive descriptor keeps mounts, md, device mapper and swap away; mkfs and
 //! mount open exclusively themselves, so it is let go just before them, and the plain one is kept.
 //!
-//! Invariants: `tests/probe.rs` and `tests/format.rs`: `a_device_swapped_between_plan_and_format_is_not_written`.
+//! Invariants: `tests/devices/probe.rs` and `tests/devices/format.rs`: `a_device_swapped_between_plan_and_format_is_not_written`.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -120,9 +120,15 @@ impl Held {
         })
     }
 
-    /// A path to the held device that cannot come to mean another one.
-    pub(crate) fn fd_path(&self) -> PathBuf {
-        fd_path(&self.plain)
+    /// A path to the held device that cannot come to mean another one: the kernel's own name for it, which is
+    /// not given to another device while this one is open, so that `df` shows something readable; or, where that
+    /// node is not to be had, the descriptor.
+    pub(crate) fn pinned_path(&self) -> PathBuf {
+        let node = Path::new("/dev").join(&self.disk.name);
+        let is_it = std::fs::metadata(&node).is_ok_and(|meta| {
+            meta.file_type().is_block_device() && DevNumber::from_dev(meta.rdev()) == self.number
+        });
+        if is_it { node } else { fd_path(&self.plain) }
     }
 
     /// Refuses if number, sequence, size or serial are not what they were, or the name means another device now.

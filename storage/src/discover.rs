@@ -4,7 +4,7 @@
 //! Disk, remote Azure disks) carry other models and must not match. Bare metal has no model in common: there the
 //! operator names serials or model patterns. The disk that carries the root file system is never a candidate.
 //!
-//! Invariants: `tests/discover.rs`, on recorded trees of AWS, GCP, Azure and bare metal.
+//! Invariants: `tests/devices/discover.rs`, on recorded trees of AWS, GCP, Azure and bare metal.
 //!
 //! Not here: what is on a device. See `probe`.
 

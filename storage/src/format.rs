@@ -10,7 +10,7 @@
 //! Two at once: the second cannot claim the device while the first holds it or mkfs runs. Erasing clears both ends
 //! before the first stamp; a crash in between leaves a foreign device and a used token, so it takes another look.
 //!
-//! Invariants: `tests/format.rs`.
+//! Invariants: `tests/devices/format.rs`.
 
 use std::fs::File;
 use std::io;
@@ -114,6 +114,7 @@ impl Claimed<Blank> {
             return Err(FormatError::TooSmall { device: Box::new(device), filesystem, least });
         }
         let mut stamp = self.stamp_for(identity);
+        self.held.verify(sysfs)?;
         let writer = self.held.writer()?;
         if self.state.remains {
             clear_ends(&writer, &self.held, Clear::AllButStamp)?;

@@ -13,8 +13,8 @@
 //!
 //! Everything here blocks: a stalled disk blocks it for ever. So it runs in processes that can be abandoned.
 //!
-//! **Invariant**: a disk that is not provably blank or ours is never written. Tests: `tests/probe.rs`,
-//! `tests/format.rs`.
+//! **Invariant**: a disk that is not provably blank or ours is never written. Tests: `tests/devices/probe.rs`,
+//! `tests/devices/format.rs`.
 //!
 //! Not here: when to format, mount or fence. See `holdfast-agent-decide`.
 

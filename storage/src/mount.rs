@@ -1,6 +1,7 @@
 //! Mounts a claimed volume of ours, sets up what is on it, and unmounts it again.
 //!
-//! The device is mounted by its held descriptor, not by name, and `st_dev` is checked after. The bare mount point
+//! The device is held open while it is mounted, so that its name cannot come to mean another one, and `st_dev` is
+//! checked after. The bare mount point
 //! is made unwritable (mode 0000, immutable where the file system below can), so that nothing lands on the root
 //! disk while the volume is away.
 //!
@@ -10,7 +11,7 @@
 //! Every step can run twice. A crash between mounting and the record leaves a mounted volume that the next call
 //! completes.
 //!
-//! Invariants: `tests/format.rs` and `tests/mount.rs`.
+//! Invariants: `tests/devices/format.rs` and `tests/devices/mount.rs`.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -129,7 +130,7 @@ impl Claimed<Ours> {
             Filesystem::Ext4 => ("ext4", "errors=remount-ro"),
         };
         let flags = MsFlags::MS_NOATIME | MsFlags::MS_NODEV | MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
-        nix::mount::mount(Some(&self.held.fd_path()), &spec.mount, Some(fstype), flags, Some(options))
+        nix::mount::mount(Some(&self.held.pinned_path()), &spec.mount, Some(fstype), flags, Some(options))
             .map_err(refused("mount", &spec.mount))?;
         let mounted = self.complete(spec);
         if mounted.is_err() {

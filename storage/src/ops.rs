@@ -8,7 +8,7 @@
 //! hangs; the helper abandons it. `ShutDown` alone is meant for that case: with the descriptor that was opened at
 //! mount it does not touch the disk.
 //!
-//! Invariants: `tests/ops.rs`.
+//! Invariants: `tests/devices/ops.rs`.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};

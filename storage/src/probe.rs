@@ -6,7 +6,7 @@
 //! Order: open exclusively, look for users, read both ends, judge them, sample the rest if they are blank, check
 //! that it is still the same device. A read error anywhere is `Sick`, never `Blank`.
 //!
-//! Invariants, each a test of `tests/probe.rs`: one per kind of content and use, each of which also asserts that
+//! Invariants, each a test of `tests/devices/probe.rs`: one per kind of content and use, each of which also asserts that
 //! nothing was written.
 //!
 //! Not here: what the content means. See `judge`.

@@ -9,7 +9,7 @@
 //! for each other.
 //!
 //! Invariants: `a_stamp_survives_a_round_trip`, `a_damaged_or_newer_stamp_is_never_read_as_none`; that mkfs leaves
-//! the stamp alone: `tests/format.rs`.
+//! the stamp alone: `tests/devices/format.rs`.
 
 use holdfast_model::record::{self, RecordError, RecordKind};
 use holdfast_model::volume::VolumeIdentity;
@@ -72,7 +72,7 @@ pub fn fs_uuid(cluster: &ClusterName, node: &NodeName, incarnation: Incarnation)
 /// Label of the file system with this UUID: 11 bytes, of the 12 that XFS allows.
 #[must_use]
 pub fn label(fs_uuid: Uuid) -> String {
-    format!("hf-{:.8}", fs_uuid.simple())
+    format!("hf-{:08x}", fs_uuid.as_fields().0)
 }
 
 /// The stamp on a device; `None` where there is nothing of ours.

@@ -4,7 +4,7 @@
 //! `struct ext4_super_block` (fs/ext4/ext4.h, little-endian). Both are checksummed with CRC-32C; ext4 leaves out
 //! the final inversion.
 //!
-//! Invariants: `flipping_any_byte_of_a_superblock_is_noticed`, and against real mkfs in `tests/format.rs`.
+//! Invariants: `flipping_any_byte_of_a_superblock_is_noticed`, and against real mkfs in `tests/devices/format.rs`.
 
 use holdfast_model::volume::Filesystem;
 use uuid::Uuid;

@@ -3,7 +3,7 @@
 //! The root is a parameter, so that recorded trees of clouds can be read in tests. Reading sysfs never touches a
 //! disk.
 //!
-//! Invariants: `tests/discover.rs`, and `what_is_missing_reads_as_absent`.
+//! Invariants: `tests/devices/discover.rs`, and `what_is_missing_reads_as_absent`.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -120,7 +120,7 @@ impl Sysfs {
             size: sectors(&dir)?,
             model: attribute("model"),
             serial: attribute("serial"),
-            transport: text_in(&device.join("transport")),
+            transport: transport(&device),
             read_only: text_in(&dir.join("ro")).as_deref() == Some("1"),
             removable: text_in(&dir.join("removable")).as_deref() == Some("1"),
             partition_numbers: partitions.iter().filter_map(|p| number_of(&dir.join(p))).collect(),
@@ -131,6 +131,18 @@ impl Sysfs {
             name,
         })
     }
+}
+
+/// How an NVMe device is attached. Behind native multipath the device belongs to a subsystem, whose controllers
+/// know; they must agree.
+fn transport(device: &Path) -> Option<String> {
+    if let Some(own) = text_in(&device.join("transport")) {
+        return Some(own);
+    }
+    let mut of_controllers =
+        names_in(device).into_iter().filter_map(|name| text_in(&device.join(name).join("transport")));
+    let first = of_controllers.next()?;
+    of_controllers.all(|other| other == first).then_some(first)
 }
 
 fn text_in(path: &Path) -> Option<String> {

@@ -4,7 +4,7 @@
 //! device, and no descriptor has to be leaked into the child. Standard input is also how both programs decide not
 //! to ask questions. Never `-f` or `-F`: a program that finds something must refuse.
 //!
-//! Invariants: `tests/format.rs`.
+//! Invariants: `tests/devices/format.rs`.
 
 use std::fs::File;
 use std::io;

@@ -3,7 +3,7 @@
 //! Looks at descriptors of other processes in `/proc`. In a container without the host's process namespace it sees
 //! only its own; then content alone decides.
 //!
-//! Invariants: `tests/probe.rs`: `a_device_under_a_loop_device_is_foreign`, `a_device_with_a_raw_user_is_foreign`.
+//! Invariants: `tests/devices/probe.rs`: `a_device_under_a_loop_device_is_foreign`, `a_device_with_a_raw_user_is_foreign`.
 
 use std::fs::File;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};

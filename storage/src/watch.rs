@@ -7,7 +7,7 @@
 //! taken for a dead one, and no cache, so a dead one is not taken for a live one. An fsync of a clean file or a
 //! read proves nothing: both succeed on a file system whose device has stalled or gone.
 //!
-//! Invariants: `a_probe_write_reaches_the_file`, and on real devices `tests/watch.rs`.
+//! Invariants: `a_probe_write_reaches_the_file`, and on real devices `tests/devices/watch.rs`.
 
 use std::fs::File;
 use std::io;
