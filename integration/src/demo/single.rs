@@ -265,7 +265,7 @@ async fn come_back(
 
 async fn audit(
     narrator: &mut Narrator,
-    stage: &Stage,
+    stage: &mut Stage,
     writer: AckedWriter,
     vanished: &Vanished,
 ) -> Result<()> {
