@@ -19,7 +19,9 @@ pub mod process;
 pub mod spec;
 mod stage;
 
-use std::process::ExitCode;
+use std::io;
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
 
 pub use crate::helper::op::main as op_main;
 use crate::helper::wire::Channel;
@@ -48,4 +50,22 @@ pub fn main(spec: &str) -> ExitCode {
 /// What `sigprocmask(2)` says.
 pub(crate) fn unblock_signals() -> nix::Result<()> {
     nix::sys::signal::SigSet::empty().thread_set_mask()
+}
+
+/// What a program prints on standard output; for programs that end at once and touch no data disk.
+///
+/// # Errors
+/// When it cannot be started, or fails.
+pub fn output_of(program: &Path, args: &[&str]) -> io::Result<String> {
+    #[expect(clippy::disallowed_methods, reason = "the stage's own module starts processes")]
+    let output = Command::new(program).args(args).env_clear().stdin(Stdio::null()).output()?;
+    if output.status.success() {
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    } else {
+        Err(io::Error::other(format!(
+            "{}: {}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr).trim()
+        )))
+    }
 }

@@ -34,7 +34,7 @@ pub struct ChildSpec {
     pub run_as: Option<RunAs>,
     /// Directory of the v2 cgroup that it joins; made if missing. `None` where there is no such hierarchy.
     pub cgroup: Option<PathBuf>,
-    /// `/proc/self/oom_score_adj`, -1000 to 1000. Lowering it needs root; without root it is left alone.
+    /// `/proc/self/oom_score_adj`, -1000 to 1000. Without `CAP_SYS_RESOURCE` it is left alone.
     pub oom_score_adj: i32,
     /// Soft and hard limit of open files, capped by the hard limit when that may not be raised.
     pub open_files: u64,

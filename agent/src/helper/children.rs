@@ -89,11 +89,12 @@ pub(super) struct Children {
 impl Children {
     /// Starts `holdfastd <args>` with one end of a channel as its standard input; the other end is returned.
     ///
-    /// The child is in its own process group, so that a signal to the agent's group does not reach it and it can be killed
-    /// together with what it started.
-    pub(super) fn start(
+    /// The child comes into its own process group, here or by its own `setsid`, so that a signal to the agent's group does not
+    /// reach it and it can be killed together with what it started.
+    fn start(
         &mut self,
         args: &[&str],
+        group: Option<i32>,
         task: impl FnOnce(OwnedFd) -> io::Result<Task>,
     ) -> io::Result<ProcessId> {
         let (ours, theirs) = wire::pair()?;
@@ -101,7 +102,10 @@ impl Children {
         #[expect(clippy::disallowed_methods, reason = "the helper starts every process of the agent")]
         let mut command = Command::new("/proc/self/exe");
         command.arg0("holdfastd").args(args).stdin(Stdio::from(theirs)).stdout(Stdio::null());
-        let handle = command.process_group(0).current_dir("/").spawn()?;
+        if let Some(group) = group {
+            command.process_group(group);
+        }
+        let handle = command.current_dir("/").spawn()?;
         let pid = handle.id().cast_signed();
         // Not reaped yet, so it is in /proc even if it has ended; then the start time does not matter.
         let process = ProcessId::of(pid)?.unwrap_or(ProcessId { pid, start_time: 0 });
@@ -109,13 +113,21 @@ impl Children {
         Ok(process)
     }
 
-    /// The stage before an engine or a worker.
+    /// A one-shot process.
+    pub(super) fn start_op(
+        &mut self,
+        task: impl FnOnce(OwnedFd) -> io::Result<Task>,
+    ) -> io::Result<ProcessId> {
+        self.start(&["op"], Some(0), task)
+    }
+
+    /// The stage before an engine or a worker; it starts a session, which the leader of a process group cannot.
     pub(super) fn start_stage(
         &mut self,
         spec: &ChildSpec,
         task: impl FnOnce(OwnedFd) -> io::Result<Task>,
     ) -> io::Result<ProcessId> {
-        self.start(&["exec-child", &serde_json::to_string(spec).map_err(io::Error::other)?], task)
+        self.start(&["exec-child", &serde_json::to_string(spec).map_err(io::Error::other)?], None, task)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Child> {

@@ -142,9 +142,8 @@ impl HelperLink {
     fn deliver(&self, (reply, fd): Received<Reply>) {
         let waiter = self.shared.waiting().as_mut().and_then(|waiting| waiting.remove(&reply.id));
         let answered = reply.result.map(|answer| (answer, fd));
-        match waiter.map(|waiter| waiter.send(answered)) {
-            Some(Ok(())) => {}
-            Some(Err(_)) | None => debug!(id = reply.id, "reply of the helper that nobody waits for"),
+        if !waiter.is_some_and(|waiter| waiter.send(answered).is_ok()) {
+            debug!(id = reply.id, "reply of the helper that nobody waits for");
         }
     }
 }
@@ -164,10 +163,10 @@ impl HelperClient {
     pub async fn volume(&self, verb: ops::Verb, deadline: Duration) -> Result<ops::Response, CallError> {
         let verb = Verb::Volume(verb);
         let word = verb.word();
-        match self.call(verb, deadline).await?.0 {
-            Answer::Volume(response) => Ok(response),
-            other => Err(unexpected(word, &other)),
-        }
+        let (Answer::Volume(response), _) = self.call(verb, deadline).await? else {
+            return Err(CallError::Answer { verb: word });
+        };
+        Ok(response)
     }
 
     /// Who holds the engine lock.
@@ -175,10 +174,10 @@ impl HelperClient {
     /// # Errors
     /// [`CallError`].
     pub async fn look_at_lock(&self, deadline: Duration) -> Result<LockView, CallError> {
-        match self.call(Verb::LookAtLock, deadline).await?.0 {
-            Answer::Lock(view) => Ok(view),
-            other => Err(unexpected(Verb::LookAtLock.word(), &other)),
-        }
+        let (Answer::Lock(view), _) = self.call(Verb::LookAtLock, deadline).await? else {
+            return Err(CallError::Answer { verb: Verb::LookAtLock.word() });
+        };
+        Ok(view)
     }
 
     /// Sets a stage of the engine up, lock held; it must be released within 30 seconds.
@@ -193,10 +192,10 @@ impl HelperClient {
     ) -> Result<Prepared, CallError> {
         let verb = Verb::PrepareEngine { program, args };
         let word = verb.word();
-        match self.call(verb, deadline).await?.0 {
-            Answer::Prepared(prepared) => Ok(prepared),
-            other => Err(unexpected(word, &other)),
-        }
+        let (Answer::Prepared(prepared), _) = self.call(verb, deadline).await? else {
+            return Err(CallError::Answer { verb: word });
+        };
+        Ok(prepared)
     }
 
     /// Lets a prepared stage become the engine.
@@ -206,10 +205,10 @@ impl HelperClient {
     pub async fn release_engine(&self, process: ProcessId, deadline: Duration) -> Result<(), CallError> {
         let verb = Verb::ReleaseEngine { process };
         let word = verb.word();
-        match self.call(verb, deadline).await?.0 {
-            Answer::Released => Ok(()),
-            other => Err(unexpected(word, &other)),
-        }
+        let (Answer::Released, _) = self.call(verb, deadline).await? else {
+            return Err(CallError::Answer { verb: word });
+        };
+        Ok(())
     }
 
     /// Whether a process that the helper started still runs, and how it ended.
@@ -223,10 +222,10 @@ impl HelperClient {
     ) -> Result<ProcessState, CallError> {
         let verb = Verb::EngineState { process };
         let word = verb.word();
-        match self.call(verb, deadline).await?.0 {
-            Answer::State(state) => Ok(state),
-            other => Err(unexpected(word, &other)),
-        }
+        let (Answer::State(state), _) = self.call(verb, deadline).await? else {
+            return Err(CallError::Answer { verb: word });
+        };
+        Ok(state)
     }
 
     /// Sends a signal to the engine's first process.
@@ -255,10 +254,10 @@ impl HelperClient {
     /// # Errors
     /// [`CallError`].
     pub async fn engine_processes(&self, deadline: Duration) -> Result<Vec<ProcessFacts>, CallError> {
-        match self.call(Verb::EngineProcesses, deadline).await?.0 {
-            Answer::Processes(processes) => Ok(processes),
-            other => Err(unexpected(Verb::EngineProcesses.word(), &other)),
-        }
+        let (Answer::Processes(processes), _) = self.call(Verb::EngineProcesses, deadline).await? else {
+            return Err(CallError::Answer { verb: Verb::EngineProcesses.word() });
+        };
+        Ok(processes)
     }
 
     /// Starts a worker; returns it with the daemon's end of its channel.
@@ -272,10 +271,10 @@ impl HelperClient {
     ) -> Result<(ProcessId, OwnedFd), CallError> {
         let verb = Verb::StartWorker { role };
         let word = verb.word();
-        match self.call(verb, deadline).await? {
-            (Answer::Worker(process), Some(end)) => Ok((process, end)),
-            (other, _) => Err(unexpected(word, &other)),
-        }
+        let (Answer::Worker(process), Some(end)) = self.call(verb, deadline).await? else {
+            return Err(CallError::Answer { verb: word });
+        };
+        Ok((process, end))
     }
 
     /// Kills a worker that does not end with its channel.
@@ -288,10 +287,10 @@ impl HelperClient {
 
     async fn signalled(&self, verb: Verb, deadline: Duration) -> Result<(), CallError> {
         let word = verb.word();
-        match self.call(verb, deadline).await?.0 {
-            Answer::Signalled => Ok(()),
-            other => Err(unexpected(word, &other)),
-        }
+        let (Answer::Signalled, _) = self.call(verb, deadline).await? else {
+            return Err(CallError::Answer { verb: word });
+        };
+        Ok(())
     }
 
     async fn call(&self, verb: Verb, deadline: Duration) -> Result<(Answer, Option<OwnedFd>), CallError> {
@@ -321,11 +320,6 @@ impl HelperClient {
     }
 }
 
-fn unexpected(verb: &'static str, answer: &Answer) -> CallError {
-    debug!(verb, ?answer, "unexpected answer of the helper");
-    CallError::Answer { verb }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -346,10 +340,12 @@ mod tests {
             let (first, _) = helper.receive::<Request>().await.unwrap();
             let (second, _) = helper.receive::<Request>().await.unwrap();
             for request in [second, first] {
-                let result = match request.verb {
-                    Verb::LookAtLock => Ok(Answer::Lock(LockView::Free)),
-                    _ => Ok(Answer::Processes(vec![])),
+                let answer = if request.verb == Verb::LookAtLock {
+                    Answer::Lock(LockView::Free)
+                } else {
+                    Answer::Processes(vec![])
                 };
+                let result = Ok(answer);
                 helper.send(&Reply { id: request.id, result }).await.unwrap();
             }
         };

@@ -12,7 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::children::{Task, Waiter};
+use super::children::{Child, Task, Waiter};
 use super::failed;
 use super::protocol::{Answer, EngineProgram, EngineSignal, Failure, Prepared, ProcessState};
 use super::server::{RELEASE_WITHIN, Server};
@@ -55,19 +55,18 @@ impl Server {
     }
 
     pub(super) fn release_engine(&mut self, process: ProcessId, waiter: Waiter) -> Result<(), Failure> {
-        let not_ours = Failure::NotOurs { process, what: "prepared stage".to_owned() };
-        let Some(child) = self.children.find(process) else { return Err(not_ours) };
-        match std::mem::replace(&mut child.task, Task::Done) {
-            Task::Prepared { channel, .. } => {
-                channel.send(&Go, None).map_err(failed("release the engine's stage"))?;
-                child.task = Task::Releasing { waiter, channel };
-                Ok(())
-            }
-            task => {
-                child.task = task;
-                Err(not_ours)
-            }
-        }
+        let prepared = |child: &&mut Child| matches!(child.task, Task::Prepared { .. });
+        let child = self
+            .children
+            .find(process)
+            .filter(prepared)
+            .ok_or_else(|| Failure::NotOurs { process, what: "prepared stage".to_owned() })?;
+        let Task::Prepared { channel, .. } = std::mem::replace(&mut child.task, Task::Done) else {
+            unreachable!("only a prepared stage comes this far");
+        };
+        channel.send(&Go, None).map_err(failed("release the engine's stage"))?;
+        child.task = Task::Releasing { waiter, channel };
+        Ok(())
     }
 
     /// Takes a stage's word, or its silence: the end of a released stage's channel means that its exec worked.
@@ -168,7 +167,7 @@ impl Server {
         }
         let cgroup = self.settings.cgroup().map(|cgroup| cgroup.name.as_str());
         let mut engine: BTreeMap<i32, ProcessFacts> = BTreeMap::new();
-        let holders = holders_of(&self.settings.lock())?;
+        let holders = holders_of(&self.settings.lock_as_held())?;
         for (pid, facts) in &all {
             let held = holders.contains(pid) && self.settings.is_engine(facts);
             if held || (cgroup.is_some() && facts.cgroup.as_deref() == cgroup) {

@@ -48,11 +48,29 @@ pub fn start(config: &Path) -> io::Result<(OwnedFd, std::process::Child)> {
 /// # Errors
 /// When the configuration cannot be resolved or the channel fails.
 pub fn main(config: Config) -> anyhow::Result<ExitCode> {
+    close_inherited().context("close inherited descriptors")?;
     let settings = Settings::resolve(&config).context("resolve configuration for the helper")?;
     drop(config);
     let daemon = io::stdin().as_fd().try_clone_to_owned().context("take the channel to the daemon")?;
     server::Server::new(settings, daemon).context("set up the helper")?.run().context("serve the daemon")?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Closes what whoever started the agent left open: it would reach every engine and worker.
+///
+/// Called before this process opens anything of its own beside the standard streams.
+fn close_inherited() -> io::Result<()> {
+    let open =
+        std::fs::read_dir("/proc/self/fd")?.flatten().filter_map(|fd| fd.file_name().to_str()?.parse().ok());
+    let open: Vec<i32> = open.filter(|fd| *fd > nix::libc::STDERR_FILENO).collect();
+    for fd in open {
+        match nix::unistd::close(fd) {
+            // The listing itself.
+            Ok(()) | Err(nix::Error::EBADF) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(())
 }
 
 /// Turns an error of the system into one that the daemon is told.

@@ -187,7 +187,7 @@ impl Server {
             return Err(Failure::Busy { what: format!("{abandoned} operations that were given up") });
         }
         let exclusive = question.changes_volume();
-        let started = self.children.start(&["op"], |ours| {
+        let started = self.children.start_op(|ours| {
             let channel = Channel::nonblocking(ours)?;
             // An empty socket has room for any message.
             channel.send(question, fd.as_ref().map(AsFd::as_fd)).map_err(io::Error::other)?;

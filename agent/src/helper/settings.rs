@@ -122,6 +122,13 @@ impl Settings {
         self.mount.join(places::ENGINE_LOCK)
     }
 
+    /// The lock as links in `/proc/PID/fd` name it. Without root the mount point is a link to the directory in use.
+    #[must_use]
+    pub fn lock_as_held(&self) -> PathBuf {
+        let lock = self.lock();
+        if self.must_be_mounted() { lock } else { lock.canonicalize().unwrap_or(lock) }
+    }
+
     /// The engine's data directory.
     #[must_use]
     pub fn data_dir(&self) -> PathBuf {

@@ -10,7 +10,8 @@
 //!
 //! Not here: deadlines and lateness. See [`super::VolumeWorker`].
 
-use std::os::unix::fs::MetadataExt;
+use std::fs::OpenOptions;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use holdfast_model::record::{self, RecordError};
@@ -266,7 +267,11 @@ impl Volume {
         if self.place.must_be_mounted && !is_mount_point(mount)? {
             return Err(VolumeFailure::NotMounted { mount: mount.clone() });
         }
-        Ok(self.open.insert(Root::open(mount)?).clone())
+        // The daemon's user may pass through the top directory to what it owns, not read it: `O_PATH` asks for no more.
+        let flags = nix::libc::O_PATH | nix::libc::O_DIRECTORY;
+        let top = OpenOptions::new().read(true).custom_flags(flags).open(mount);
+        let top = top.map_err(IoError::at("open", mount))?;
+        Ok(self.open.insert(Root::from_fd(top.into(), mount)).clone())
     }
 
     fn probe(&mut self, root: &Root) -> Result<(), VolumeFailure> {

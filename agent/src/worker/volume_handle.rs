@@ -110,13 +110,10 @@ impl VolumeWorker {
     /// # Errors
     /// [`VolumeCallError`], as all calls.
     pub async fn identity(&self, deadline: Duration) -> Result<VolumeIdentity, VolumeCallError> {
-        match self.call(VolumeVerb::Identity, deadline).await? {
-            VolumeAnswer::Identity(identity) => Ok(*identity),
-            VolumeAnswer::Promise(_)
-            | VolumeAnswer::Data(_)
-            | VolumeAnswer::Space(_)
-            | VolumeAnswer::Done => Err(VolumeCallError::Answer),
-        }
+        let VolumeAnswer::Identity(identity) = self.call(VolumeVerb::Identity, deadline).await? else {
+            return Err(VolumeCallError::Answer);
+        };
+        Ok(*identity)
     }
 
     /// Binds the volume to a cluster, for good.
@@ -128,13 +125,10 @@ impl VolumeWorker {
         cluster: ClusterId,
         deadline: Duration,
     ) -> Result<VolumeIdentity, VolumeCallError> {
-        match self.call(VolumeVerb::Bind(cluster), deadline).await? {
-            VolumeAnswer::Identity(identity) => Ok(*identity),
-            VolumeAnswer::Promise(_)
-            | VolumeAnswer::Data(_)
-            | VolumeAnswer::Space(_)
-            | VolumeAnswer::Done => Err(VolumeCallError::Answer),
-        }
+        let VolumeAnswer::Identity(identity) = self.call(VolumeVerb::Bind(cluster), deadline).await? else {
+            return Err(VolumeCallError::Answer);
+        };
+        Ok(*identity)
     }
 
     /// The newest promise; none only on a volume that belongs to no cluster yet.
@@ -146,13 +140,10 @@ impl VolumeWorker {
         identity: VolumeIdentity,
         deadline: Duration,
     ) -> Result<Option<Promise>, VolumeCallError> {
-        match self.call(VolumeVerb::Promise(identity), deadline).await? {
-            VolumeAnswer::Promise(promise) => Ok(promise),
-            VolumeAnswer::Identity(_)
-            | VolumeAnswer::Data(_)
-            | VolumeAnswer::Space(_)
-            | VolumeAnswer::Done => Err(VolumeCallError::Answer),
-        }
+        let VolumeAnswer::Promise(promise) = self.call(VolumeVerb::Promise(identity), deadline).await? else {
+            return Err(VolumeCallError::Answer);
+        };
+        Ok(promise)
     }
 
     /// Persists a promise.
@@ -174,13 +165,10 @@ impl VolumeWorker {
     /// # Errors
     /// [`VolumeCallError`].
     pub async fn data(&self, deadline: Duration) -> Result<Option<DataRecord>, VolumeCallError> {
-        match self.call(VolumeVerb::Data, deadline).await? {
-            VolumeAnswer::Data(record) => Ok(record),
-            VolumeAnswer::Identity(_)
-            | VolumeAnswer::Promise(_)
-            | VolumeAnswer::Space(_)
-            | VolumeAnswer::Done => Err(VolumeCallError::Answer),
-        }
+        let VolumeAnswer::Data(record) = self.call(VolumeVerb::Data, deadline).await? else {
+            return Err(VolumeCallError::Answer);
+        };
+        Ok(record)
     }
 
     /// Writes the record about the data directory.
@@ -204,13 +192,10 @@ impl VolumeWorker {
     /// # Errors
     /// [`VolumeCallError`].
     pub async fn space(&self, deadline: Duration) -> Result<Space, VolumeCallError> {
-        match self.call(VolumeVerb::Space, deadline).await? {
-            VolumeAnswer::Space(space) => Ok(space),
-            VolumeAnswer::Identity(_)
-            | VolumeAnswer::Promise(_)
-            | VolumeAnswer::Data(_)
-            | VolumeAnswer::Done => Err(VolumeCallError::Answer),
-        }
+        let VolumeAnswer::Space(space) = self.call(VolumeVerb::Space, deadline).await? else {
+            return Err(VolumeCallError::Answer);
+        };
+        Ok(space)
     }
 
     /// Allocates the reserve.
@@ -239,13 +224,10 @@ impl VolumeWorker {
     }
 
     async fn done(&self, verb: VolumeVerb, deadline: Duration) -> Result<(), VolumeCallError> {
-        match self.call(verb, deadline).await? {
-            VolumeAnswer::Done => Ok(()),
-            VolumeAnswer::Identity(_)
-            | VolumeAnswer::Promise(_)
-            | VolumeAnswer::Data(_)
-            | VolumeAnswer::Space(_) => Err(VolumeCallError::Answer),
-        }
+        let VolumeAnswer::Done = self.call(verb, deadline).await? else {
+            return Err(VolumeCallError::Answer);
+        };
+        Ok(())
     }
 
     /// Cancel-safe: an answer that nobody waits for any more is owed, and dropped when it comes.
