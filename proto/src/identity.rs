@@ -115,6 +115,12 @@ pub enum ParseIdentityError {
 pub const SCHEME: &str = "holdfast://";
 
 impl Identity {
+    /// A node of `cluster`.
+    #[must_use]
+    pub const fn node(cluster: ClusterName, zone: Zone, node: NodeName) -> Self {
+        Self { cluster, caller: Caller::Node { zone, node } }
+    }
+
     /// Whether this caller may make calls that need `role`.
     #[must_use]
     pub fn has(&self, role: Role) -> bool {
@@ -229,8 +235,8 @@ mod tests {
         ) {
             let person = user(roles);
             prop_assert_eq!(person.to_string().parse::<Identity>().unwrap(), person);
-            let caller = Caller::Node { zone: zone.parse().unwrap(), node: name.parse().unwrap() };
-            let node = Identity { cluster: name.parse().unwrap(), caller };
+            let node =
+                Identity::node(name.parse().unwrap(), zone.parse().unwrap(), name.parse().unwrap());
             prop_assert_eq!(node.to_string().parse::<Identity>().unwrap(), node);
         }
 

@@ -96,13 +96,17 @@ pub async fn serve<C: Control>(api: Api<C>, cancel: CancellationToken) -> Result
     let acceptor = Acceptor::new(grpc, tls.config());
     let view = control.view();
 
-    let mut crew = Crew::new(cancel);
+    let mut crew = Crew::new(cancel.child_token());
     crew.add("tls reload", |cancel| tls.run(RELOAD_EVERY, cancel));
     crew.add("tls accept", |cancel| acceptor.run(connected, cancel));
     crew.add("grpc", |cancel| serve_grpc(routes, AuthoriseLayer::new(options.cluster), connections, cancel));
     crew.add("http", |cancel| serve_http(http, plain::router(view.clone(), metrics), cancel));
     crew.add("health", |cancel| health::follow(reporter, view, cancel));
-    Ok(crew.run(DRAIN).await?)
+    match crew.run(DRAIN).await {
+        // A loop may see the end before the crew does: once asked to stop, ending is what loops shall do.
+        Err(CrewError::EndedEarly(_)) if cancel.is_cancelled() => Ok(()),
+        ended => Ok(ended?),
+    }
 }
 
 fn routes<C: Control>(services: Services<C>) -> Result<Routes, tonic_reflection::server::Error> {

@@ -1,0 +1,152 @@
+//! What the fake daemon shows: one node of `orders` that serves, and things about it.
+
+use holdfast_model::status::{
+    DataView, EngineView, Gate, LogView, NodeView, Operation, OperationKind, OperationState, Progress,
+    RepositoryView, VolumeView,
+};
+use holdfast_model::volume::{DeviceId, DeviceVerdict, DiskHealth, Space, Verdict, VolumeIdentity};
+use holdfast_model::{ByteCount, ClusterId, Incarnation, Lsn, Member, Rule, RuleId, Term, Tick};
+use holdfast_proto::reply::{
+    Backup, BackupContent, BackupDetail, LogRange, LogStatus, PlannedDevice, PlannedStep, WipeConsent,
+};
+
+fn device(path: &str, serial: &str) -> DeviceId {
+    DeviceId {
+        path: path.into(),
+        model: "loop".to_owned(),
+        serial: serial.to_owned(),
+        diskseq: 9,
+        size: ByteCount::gib(1),
+    }
+}
+
+fn member() -> Member {
+    Member { node: "n1".parse().unwrap(), incarnation: Incarnation::from_random(7) }
+}
+
+fn term() -> Term {
+    Term::new(3).unwrap()
+}
+
+fn mounted() -> VolumeView {
+    VolumeView::Mounted {
+        device: device("/dev/loop0", "64768:12"),
+        identity: Box::new(VolumeIdentity {
+            cluster: "orders".parse().unwrap(),
+            cluster_id: None,
+            node: "n1".parse().unwrap(),
+            incarnation: Incarnation::from_random(7),
+            zone: "eu-1a".parse().unwrap(),
+            engine: "postgres".to_owned(),
+            serials: vec!["64768:12".to_owned()],
+            fs_uuid: uuid::Uuid::nil(),
+            created: "2025-01-01T00:00:00Z".to_owned(),
+            boot_id: "b".to_owned(),
+        }),
+        health: DiskHealth::Healthy,
+        space: Space { total: ByteCount::gib(1), free: ByteCount::mib(700), nearly_full: false },
+    }
+}
+
+pub(crate) fn serving() -> NodeView {
+    NodeView {
+        at: Tick::from_millis(12_345),
+        cluster: "orders".parse().unwrap(),
+        node: "n1".parse().unwrap(),
+        zone: "eu-1a".parse().unwrap(),
+        volume: mounted(),
+        data: DataView::Ready,
+        engine: EngineView::Running {
+            pid: 4242,
+            version: "15.10".to_owned(),
+            in_recovery: false,
+            timeline: term(),
+            flushed: Lsn::from_offset(0x300_0000),
+        },
+        gate: Gate::Open { term: term() },
+        rule: Some(Rule {
+            id: RuleId { term: term(), version: 1 },
+            primary: member(),
+            voters: Vec::new(),
+            k: 0,
+            previous: None,
+            start: Lsn::from_offset(0x200_0000),
+        }),
+        promise: None,
+        repository: RepositoryView::Ready {
+            cluster: ClusterId::new("orders".parse().unwrap(), 0xabc),
+            newest_term: term(),
+            newest_backup: Some("b2".to_owned()),
+        },
+        log: LogView {
+            running: true,
+            shipped: Some(Lsn::from_offset(0x2FF_0000)),
+            acked: Some(Lsn::from_offset(0x300_0000)),
+            failing: None,
+        },
+        operations: Vec::new(),
+        reason: "serving".to_owned(),
+    }
+}
+
+pub(crate) fn operations() -> Vec<Operation> {
+    let operation =
+        |id: &str, kind, state| Operation { id: id.to_owned(), kind, since: Tick::from_millis(9_900), state };
+    let progress =
+        Progress { phase: "reading chunks".to_owned(), done: ByteCount::mib(64), total: ByteCount::mib(256) };
+    vec![
+        operation("op-3", OperationKind::Restore, OperationState::Running { progress }),
+        operation("op-2", OperationKind::Backup, OperationState::Done { result: "b2".to_owned() }),
+        operation("op-1", OperationKind::Format, OperationState::Failed { why: "disk went away".to_owned() }),
+    ]
+}
+
+pub(crate) fn planned() -> Vec<PlannedDevice> {
+    let planned = |path: &str, serial: &str, verdict, step, why: &str| PlannedDevice {
+        found: DeviceVerdict { device: device(path, serial), verdict },
+        step,
+        why: why.to_owned(),
+    };
+    let foreign = Verdict::Foreign { why: "holds an ext4 file system".to_owned() };
+    vec![
+        planned("/dev/loop0", "64768:12", Verdict::Blank, PlannedStep::Format, "the first blank candidate"),
+        planned("/dev/loop1", "64768:13", foreign, PlannedStep::None, "not ours: a person must look"),
+    ]
+}
+
+pub(crate) fn consent() -> WipeConsent {
+    let found = planned().remove(1).found;
+    WipeConsent { token: "t-0123".to_owned(), valid_for_ms: 300_000, found }
+}
+
+pub(crate) fn backups() -> Vec<Backup> {
+    let backup = |id: &str, added, parent: Option<&str>| Backup {
+        id: id.to_owned(),
+        member: member(),
+        term: term(),
+        start: Lsn::from_offset(0x200_0028),
+        stop: Lsn::from_offset(0x200_0130),
+        started: "2025-01-01T00:00:00Z".to_owned(),
+        finished: "2025-01-01T00:01:00Z".to_owned(),
+        engine_version: "15.10".to_owned(),
+        data: ByteCount::gib(2),
+        added,
+        parent: parent.map(str::to_owned),
+    };
+    vec![backup("b2", ByteCount::mib(12), Some("b1")), backup("b1", ByteCount::mib(700), None)]
+}
+
+pub(crate) fn backup_detail() -> BackupDetail {
+    let content = BackupContent { files: 1042, chunks: 8192, packs: 1, shares_with: vec!["b1".to_owned()] };
+    BackupDetail { backup: backups().remove(0), content }
+}
+
+pub(crate) fn log_status() -> LogStatus {
+    let range = |term, start, end| LogRange {
+        term: Term::new(term).unwrap(),
+        start: Lsn::from_offset(start),
+        end: Lsn::from_offset(end),
+    };
+    let ranges = vec![range(1, 0x100_0000, 0x200_0000), range(3, 0x200_0000, 0x2FF_0000)];
+    LogStatus { log: serving().log, ranges }
+}
