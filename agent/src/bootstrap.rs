@@ -42,6 +42,6 @@ pub fn check_token(config: &Config, token: &str) -> Result<(), RequestError> {
 pub fn request(config: &Config, token: &str) -> Result<(), RequestError> {
     check_token(config, token)?;
     let ledger = Ledger::open(&config.daemon.state_dir)?;
-    ledger.store(&BootstrapRequest { at: clock::wall_clock() })?;
+    ledger.store(&BootstrapRequest { at: clock::wall_clock(), cluster: None })?;
     Ok(())
 }

@@ -50,6 +50,8 @@ records! {
 pub struct BootstrapRequest {
     /// When, for people.
     pub at: String,
+    /// The id that the cluster shall have; a fresh one when none was asked for.
+    pub cluster: Option<ClusterId>,
 }
 
 /// The id that bootstrap drew for its cluster; stored before anything carries it.
@@ -59,6 +61,8 @@ pub struct FoundedCluster {
     pub cluster: ClusterId,
     /// The bootstrap's attempt id, which its promise carries.
     pub attempt: u128,
+    /// When, RFC 3339, for people; the repository's record carries it too.
+    pub created: String,
 }
 
 /// An operator stopped the engine; it stays so until told otherwise.
@@ -109,7 +113,11 @@ impl Ledger {
     /// When the directory cannot be made.
     pub fn open(state_dir: &Path) -> Result<Self, LedgerError> {
         let dir = state_dir.join("ledger");
-        fs::create_dir_all(&dir).map_err(|source| LedgerError { operation: "create", path: dir.clone(), source })?;
+        fs::create_dir_all(&dir).map_err(|source| LedgerError {
+            operation: "create",
+            path: dir.clone(),
+            source,
+        })?;
         Ok(Self { dir })
     }
 
@@ -133,7 +141,11 @@ impl Ledger {
             Err(err) => {
                 warn!(path = %path.display(), error = %Chain(&err), "ledger record not readable, moved aside");
                 let aside = path.with_extension("damaged");
-                fs::rename(&path, aside).map_err(|source| LedgerError { operation: "move aside", path, source })?;
+                fs::rename(&path, aside).map_err(|source| LedgerError {
+                    operation: "move aside",
+                    path,
+                    source,
+                })?;
                 Ok(None)
             }
         }

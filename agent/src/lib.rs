@@ -1,15 +1,32 @@
 //! The agent: observe, decide, act. Wiring and processes; policy lives in `decide`.
+//!
+//! * Processes: [`daemon`] (unprivileged), [`helper`] (root), [`worker`] (the data disk), [`child`] (before an engine).
+//! * Loops: [`reconcile`] and [`gate_loop`], over [`disk`], [`engine_actor`] and [`repo_watch`].
+//! * Long work: [`jobs`] in workers, [`operations`] in the view.
+//! * Outside: [`api`] over [`tls`], [`metrics`], [`fetch`] for recovery.
+//! * What lasts: [`ledger`] on the root disk, [`data`] on the volume.
 
 pub mod api;
+pub mod bootstrap;
 pub mod chain;
 pub mod child;
 pub mod clock;
 pub mod config;
 pub mod crew;
+pub mod daemon;
 pub mod data;
+pub mod disk;
+pub mod engine_actor;
+pub mod fetch;
+pub mod gate_loop;
 pub mod helper;
+pub mod jobs;
 pub mod ledger;
 pub mod logging;
+pub mod metrics;
+pub mod operations;
+pub mod reconcile;
+pub mod repo_watch;
 pub mod supervisor;
 pub mod tls;
 pub mod worker;

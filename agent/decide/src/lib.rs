@@ -16,12 +16,12 @@ mod reason;
 #[cfg(test)]
 mod tests;
 
-use holdfast_model::Tick;
 use holdfast_model::status::{
     DataView, EngineView, Gate, GateClosed, NodeView, OperationKind, OperationState, RepositoryView,
     VolumeView,
 };
 use holdfast_model::volume::{DeviceId, DiskHealth};
+use holdfast_model::{ClusterId, Tick};
 
 pub use reason::Reason;
 
@@ -32,6 +32,8 @@ pub struct Desired {
     pub engine: EngineWanted,
     /// An operator's one-time request to make a new cluster is pending.
     pub bootstrap: bool,
+    /// The cluster that a bootstrap of this node began to make; its record in the repository is this node's own.
+    pub founding: Option<ClusterId>,
     /// Refounding from the repository is allowed, by configuration or by an operator's word.
     pub refound: bool,
     /// A provably blank device may be formatted without being told.
@@ -167,6 +169,9 @@ fn purpose(want: &Desired, view: &NodeView) -> Result<Purpose, Reason> {
         (RepositoryView::Unreachable { why }, _) => Err(Reason::RepositoryUnreachable(why.clone())),
         (RepositoryView::Disabled | RepositoryView::Empty, true) => Ok(Purpose::Bootstrap),
         (RepositoryView::Disabled | RepositoryView::Empty, false) => Err(Reason::NoClusterYet),
+        (RepositoryView::Ready { cluster, .. }, true) if want.founding.as_ref() == Some(cluster) => {
+            Ok(Purpose::Bootstrap)
+        }
         (RepositoryView::Ready { .. }, _) if want.refound => Ok(Purpose::Refound),
         (RepositoryView::Ready { cluster, .. }, true) => Err(Reason::ClusterExists(cluster.clone())),
         (RepositoryView::Ready { cluster, .. }, false) => Err(Reason::AllLost(cluster.clone())),

@@ -76,7 +76,13 @@ fn view(volume: VolumeView, data: DataView, engine: EngineView, repository: Repo
 }
 
 fn want() -> Desired {
-    Desired { engine: EngineWanted::Running, bootstrap: false, refound: false, format_blank: true }
+    Desired {
+        engine: EngineWanted::Running,
+        bootstrap: false,
+        founding: None,
+        refound: false,
+        format_blank: true,
+    }
 }
 
 fn check(want: &Desired, view: &NodeView, expected: &[Action]) -> Reason {
@@ -174,6 +180,22 @@ fn an_unhealthy_disk_is_taken_down_in_order() {
 }
 
 #[test]
+fn a_bootstrap_that_was_cut_short_goes_on_after_it_told_the_repository() {
+    let node = view(mounted(DiskHealth::Healthy), DataView::Incomplete, stopped(), repository());
+    let founding = Desired { bootstrap: true, founding: Some(cluster()), refound: true, ..want() };
+    check(&founding, &node, &[Action::Bootstrap]);
+}
+
+#[test]
+fn an_engine_goes_on_serving_while_a_restarted_agent_looks_for_its_disk() {
+    let node = view(VolumeView::Unknown, DataView::Unknown, running(), RepositoryView::Unknown);
+    check(&want(), &node, &[]);
+    let lost =
+        view(VolumeView::Absent { verdicts: vec![] }, DataView::Unknown, running(), RepositoryView::Unknown);
+    check(&want(), &lost, &[Action::HoldGate(GateClosed::DiskUnsafe), Action::StopEngine]);
+}
+
+#[test]
 fn a_crash_loop_backs_off() {
     for (crashes, since, expected) in
         [(0, None, 0), (1, Some(9_500), 500), (3, Some(9_000), 3_000), (40, Some(0), 50_000)]
@@ -223,6 +245,7 @@ fn any_want() -> impl Strategy<Value = Desired> {
     (any::<bool>(), any::<bool>(), any::<bool>()).prop_map(|(bootstrap, refound, format_blank)| Desired {
         engine: EngineWanted::Running,
         bootstrap,
+        founding: None,
         refound,
         format_blank,
     })

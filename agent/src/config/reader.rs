@@ -26,7 +26,7 @@ impl fmt::Display for Issue {
 
 /// Hands out fields and remembers what was asked for, what was missing and what was wrong.
 #[derive(Debug)]
-pub struct Reader<'a> {
+pub(super) struct Reader<'a> {
     table: &'a Table,
     asked: BTreeSet<String>,
     issues: Vec<Issue>,
@@ -35,12 +35,12 @@ pub struct Reader<'a> {
 impl<'a> Reader<'a> {
     /// Reads from `table`.
     #[must_use]
-    pub const fn new(table: &'a Table) -> Self {
+    pub(super) const fn new(table: &'a Table) -> Self {
         Self { table, asked: BTreeSet::new(), issues: Vec::new() }
     }
 
     /// Notes a problem.
-    pub fn issue(&mut self, field: &str, problem: impl Into<String>) {
+    pub(super) fn issue(&mut self, field: &str, problem: impl Into<String>) {
         self.issues.push(Issue { field: field.to_owned(), problem: problem.into() });
     }
 
@@ -52,7 +52,7 @@ impl<'a> Reader<'a> {
     }
 
     /// An optional text that parses as `T`.
-    pub fn optional<T>(&mut self, field: &str) -> Option<T>
+    pub(super) fn optional<T>(&mut self, field: &str) -> Option<T>
     where
         T: FromStr,
         T::Err: fmt::Display,
@@ -68,7 +68,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A text that must be there and parses as `T`; `hint` says what to write.
-    pub fn required<T>(&mut self, field: &str, hint: &str) -> Option<T>
+    pub(super) fn required<T>(&mut self, field: &str, hint: &str) -> Option<T>
     where
         T: FromStr,
         T::Err: fmt::Display,
@@ -81,7 +81,7 @@ impl<'a> Reader<'a> {
     }
 
     /// An optional text.
-    pub fn text(&mut self, field: &str) -> Option<String> {
+    pub(super) fn text(&mut self, field: &str) -> Option<String> {
         match self.raw(field)? {
             Value::String(text) => Some(text.clone()),
             other => {
@@ -93,7 +93,7 @@ impl<'a> Reader<'a> {
     }
 
     /// An optional truth value.
-    pub fn flag(&mut self, field: &str, default: bool) -> bool {
+    pub(super) fn flag(&mut self, field: &str, default: bool) -> bool {
         match self.raw(field) {
             None => default,
             Some(Value::Boolean(value)) => *value,
@@ -106,7 +106,7 @@ impl<'a> Reader<'a> {
     }
 
     /// An optional TCP port.
-    pub fn port(&mut self, field: &str, default: u16) -> u16 {
+    pub(super) fn port(&mut self, field: &str, default: u16) -> u16 {
         match self.raw(field) {
             None => default,
             Some(value) => match value.as_integer().and_then(|n| u16::try_from(n).ok()) {
@@ -120,7 +120,13 @@ impl<'a> Reader<'a> {
     }
 
     /// An optional duration such as `200ms` or `2s`, within `least..=most`.
-    pub fn duration(&mut self, field: &str, default: Duration, least: Duration, most: Duration) -> Duration {
+    pub(super) fn duration(
+        &mut self,
+        field: &str,
+        default: Duration,
+        least: Duration,
+        most: Duration,
+    ) -> Duration {
         let Some(text) = self.text(field) else { return default };
         match humantime::parse_duration(&text) {
             Ok(value) if (least..=most).contains(&value) => value,
@@ -140,7 +146,7 @@ impl<'a> Reader<'a> {
     }
 
     /// An optional list of texts.
-    pub fn texts(&mut self, field: &str) -> Vec<String> {
+    pub(super) fn texts(&mut self, field: &str) -> Vec<String> {
         match self.raw(field) {
             None => Vec::new(),
             Some(Value::Array(values)) => {
@@ -159,7 +165,7 @@ impl<'a> Reader<'a> {
     }
 
     /// An optional table of settings: texts, numbers and truth values, as text.
-    pub fn settings(&mut self, field: &str) -> Vec<(String, String)> {
+    pub(super) fn settings(&mut self, field: &str) -> Vec<(String, String)> {
         let Some(value) = self.raw(field) else { return Vec::new() };
         let Value::Table(table) = value else {
             self.issue(field, "must be a table such as { max_connections = \"200\" }");
@@ -182,7 +188,7 @@ impl<'a> Reader<'a> {
 
     /// Every problem, those of unknown fields included.
     #[must_use]
-    pub fn finish(mut self) -> Vec<Issue> {
+    pub(super) fn finish(mut self) -> Vec<Issue> {
         let known: BTreeSet<&str> =
             self.asked.iter().filter_map(|f| f.split_once('.').map(|(s, _)| s)).collect();
         for (section, value) in self.table {

@@ -90,7 +90,10 @@ pub fn fetch(socket: &Path, name: &str, target: &Path) -> Result<Fetched, FetchE
             Ok(Fetched::Delivered)
         }
         PAST_END => Ok(Fetched::PastEnd),
-        _ => Err(FetchError::Failed { name: name.to_owned(), why: String::from_utf8_lossy(&body).into_owned() }),
+        _ => Err(FetchError::Failed {
+            name: name.to_owned(),
+            why: String::from_utf8_lossy(&body).into_owned(),
+        }),
     }
 }
 

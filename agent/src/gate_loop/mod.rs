@@ -34,6 +34,8 @@ use tracing::{debug, info, warn};
 use crate::chain::Chain;
 use crate::child::process::ProcessId;
 
+pub use opening::first as first_rule;
+
 const STEADY: Duration = Duration::from_secs(1);
 const WORKING: Duration = Duration::from_millis(100);
 
@@ -204,7 +206,11 @@ impl<E: Engine> GateLoop<E> {
         }
     }
 
-    async fn write_marker(&mut self, orders: &GateOrders, report: &mut GateReport) -> Result<(), EngineError> {
+    async fn write_marker(
+        &mut self,
+        orders: &GateOrders,
+        report: &mut GateReport,
+    ) -> Result<(), EngineError> {
         let rules = self.engine.newest_rules().await?;
         report.rule = rules.first().cloned();
         let (Some(status), Some(membership)) = (&report.engine, &orders.member) else { return Ok(()) };

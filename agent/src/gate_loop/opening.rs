@@ -7,13 +7,14 @@
 //! Everything else writes nothing, and the gate stays closed.
 
 use holdfast_engine::engine::EngineStatus;
-use holdfast_model::{Lsn, Rule, RuleId, Term, Voter, VoterKind};
+use holdfast_model::{Lsn, Member, Rule, RuleId, Term, Voter, VoterKind, Zone};
 
 use super::Membership;
 
 /// The rule to write, or none.
 pub(super) fn rule(membership: &Membership, status: &EngineStatus, newest: Option<&Rule>) -> Option<Rule> {
-    let promised = membership.promise.as_ref().filter(|promise| promise.member == membership.member)?.max_term;
+    let promised =
+        membership.promise.as_ref().filter(|promise| promise.member == membership.member)?.max_term;
     if promised != status.term {
         return None;
     }
@@ -21,17 +22,17 @@ pub(super) fn rule(membership: &Membership, status: &EngineStatus, newest: Optio
         (_, Some(opening)) if newest.is_none_or(|newest| newest.id < opening.id) => {
             (opening.id.term == promised && opening.primary == membership.member).then(|| opening.clone())
         }
-        (None, _) => (promised == Term::FIRST).then(|| first(membership)),
+        (None, _) => (promised == Term::FIRST).then(|| first(&membership.member, &membership.zone)),
         (Some(newest), _) => resumed(membership, status.flushed, newest, promised),
     }
 }
 
 /// Rule (1,1) of a new cluster: one voter, and nobody else whose ack could be needed.
-fn first(membership: &Membership) -> Rule {
-    let member = membership.member.clone();
-    let voter = Voter { member: member.clone(), zone: membership.zone.clone(), kind: VoterKind::Full };
+#[must_use]
+pub fn first(member: &Member, zone: &Zone) -> Rule {
+    let voter = Voter { member: member.clone(), zone: zone.clone(), kind: VoterKind::Full };
     let id = RuleId { term: Term::FIRST, version: 1 };
-    Rule { id, primary: member, voters: vec![voter], k: 0, previous: None, start: Lsn::ZERO }
+    Rule { id, primary: member.clone(), voters: vec![voter], k: 0, previous: None, start: Lsn::ZERO }
 }
 
 /// The same reign goes on after a restart, under the next version.

@@ -21,7 +21,13 @@ fn process(pid: i32) -> Option<ProcessId> {
 }
 
 fn orders() -> GateOrders {
-    GateOrders { process: process(1), member: Some(membership(1)), disk_healthy: true, nearly_full: false, hold: None }
+    GateOrders {
+        process: process(1),
+        member: Some(membership(1)),
+        disk_healthy: true,
+        nearly_full: false,
+        hold: None,
+    }
 }
 
 struct World {

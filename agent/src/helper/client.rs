@@ -142,7 +142,7 @@ impl HelperLink {
     fn deliver(&self, (reply, fd): Received<Reply>) {
         let waiter = self.shared.waiting().as_mut().and_then(|waiting| waiting.remove(&reply.id));
         let answered = reply.result.map(|answer| (answer, fd));
-        if !waiter.is_some_and(|waiter| waiter.send(answered).is_ok()) {
+        if waiter.is_none_or(|waiter| waiter.send(answered).is_err()) {
             debug!(id = reply.id, "reply of the helper that nobody waits for");
         }
     }

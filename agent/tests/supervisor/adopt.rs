@@ -13,13 +13,14 @@ use holdfast_agent::supervisor::stop::{Step, StopBy, Stopped};
 use crate::node::{Killed, Node, SOON, command, impatient, script};
 
 fn held_by(err: &SupervisorError) -> Vec<i32> {
-    match err {
-        SupervisorError::Helper(CallError::Failed {
-            source: Failure::Refused(Refusal::LockHeld { holders }),
-            ..
-        }) => holders.iter().map(|holder| holder.process.pid).collect(),
-        other => panic!("not refused for the lock: {other:?}"),
-    }
+    let SupervisorError::Helper(CallError::Failed {
+        source: Failure::Refused(Refusal::LockHeld { holders }),
+        ..
+    }) = err
+    else {
+        panic!("not refused for the lock: {err:?}")
+    };
+    holders.iter().map(|holder| holder.process.pid).collect()
 }
 
 #[tokio::test]

@@ -2,6 +2,8 @@
 //!
 //! Needs root, as the agent does. The engine is a shell under the name `postgres`, so that each test can say what it does.
 
+#![expect(clippy::unwrap_used, reason = "a test whose parts cannot be set up has failed")]
+
 mod adopt;
 mod disk;
 mod log;

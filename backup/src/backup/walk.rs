@@ -9,7 +9,7 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use holdfast_storage_io::buffer::AlignedBuf;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
@@ -69,18 +69,21 @@ pub(crate) async fn run(
         async { spawn_blocking(move || walk(&*source, &to_lookup)).await.map_err(BackupError::Panicked)? };
     let looking_up = look_up(walked, to_workers, parent, Cut { chunk_size, name_key });
     let outcomes = stream::unfold(steps, |mut steps| async { steps.recv().await.map(|step| (step, steps)) })
-        .map(|step| Box::pin(perform(step)))
+        .map(|step| perform(step).boxed())
         .buffered(WORKERS);
-    let drafting = outcomes.try_fold(draft, |draft, outcome| async move {
-        match outcome {
-            Outcome::Directory { path, mode } => draft.directory(path, mode).await?,
-            Outcome::File { path, mode } => draft.file(path, mode).await?,
-            Outcome::Chunk(prepared) => draft.chunk(prepared).await?,
+    let drafting = async {
+        let mut outcomes = outcomes.boxed();
+        while let Some(outcome) = outcomes.try_next().await? {
+            match outcome {
+                Outcome::Directory { path, mode } => draft.directory(path, mode).await?,
+                Outcome::File { path, mode } => draft.file(path, mode).await?,
+                Outcome::Chunk(prepared) => draft.chunk(prepared).await?,
+            }
+            meter.at(draft.done());
         }
-        meter.at(draft.done());
-        Ok(draft)
-    });
-    let ((), (), draft) = futures::try_join!(walking, Box::pin(looking_up), Box::pin(drafting))?;
+        Ok(())
+    };
+    futures::try_join!(walking, Box::pin(looking_up), Box::pin(drafting))?;
     draft.end_walk().await
 }
 

@@ -1,0 +1,305 @@
+//! What callers may ask of the daemon. Every order is written to the ledger before anything happens, and carried out by
+//! the reconcile loop, which looks at the node afresh: a call that is repeated, or whose answer was lost, changes nothing
+//! (I16).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use holdfast_backup::backup::{Backup as Listed, CatalogError};
+use holdfast_backup::manifest::Manifest;
+use holdfast_backup::repository::Repository;
+use holdfast_model::status::{
+    DataView, Gate, NodeView, Operation, OperationKind, OperationState, RepositoryView,
+};
+use holdfast_model::volume::Verdict;
+use holdfast_storage::ops::{Planned, Response, Verb};
+use tokio::sync::watch;
+
+use crate::api::control::{
+    AllowWipe, Backup, BackupContent, BackupDetail, Bootstrap, CallError, Control, FormatVolume, LogRange,
+    LogStatus, PlannedDevice, PlannedStep, Reason, Restore, Target, WipeConsent, WipeVolume,
+};
+use crate::chain::Chain;
+use crate::clock;
+use crate::jobs::EnginePlaces;
+use crate::jobs::backup::{BackupDone, BackupJob};
+use crate::ledger::{BootstrapRequest, EngineHeld, RestoreOrder};
+use crate::reconcile::Node;
+use crate::repo_watch;
+use crate::worker::{JobEnd, JobHandle, Role};
+use holdfast_proto::refusal::Refusal;
+
+const PLAN_DEADLINE: Duration = Duration::from_secs(60);
+const WORKER_DEADLINE: Duration = Duration::from_secs(10);
+/// For an operation that the reconcile loop begins to appear in the view.
+const BEGIN_DEADLINE: Duration = Duration::from_secs(15);
+
+fn failed(what: &str, err: &(dyn std::error::Error + 'static)) -> CallError {
+    CallError::Failed { what: what.to_owned(), why: Chain(err).to_string() }
+}
+
+fn refused(reason: Reason, missing: impl Into<String>, resolve: impl Into<String>) -> CallError {
+    CallError::Refused(Refusal::new(reason, missing, resolve))
+}
+
+impl Node {
+    async fn open_repository(&self) -> Result<Repository, CallError> {
+        let none = || {
+            refused(
+                Reason::NoRepository,
+                "no repository of this cluster",
+                "configure [repository] and bootstrap or restore",
+            )
+        };
+        let config = self.config.repository.as_ref().ok_or_else(none)?;
+        match repo_watch::open(config, &self.config.cluster).await {
+            Ok(Some(repository)) => Ok(repository),
+            Ok(None) => Err(none()),
+            Err(err) => Err(CallError::Unavailable { what: "the repository", why: Chain(&err).to_string() }),
+        }
+    }
+
+    /// The running operation of a kind, once the reconcile loop has begun it.
+    async fn wait_for(&self, kind: OperationKind) -> Result<Operation, CallError> {
+        let mut view = self.view.subscribe();
+        self.wake.notify_one();
+        let begun = async {
+            loop {
+                let running = self.operations.list().into_iter().rev().find(|operation| {
+                    operation.kind == kind && matches!(operation.state, OperationState::Running { .. })
+                });
+                if let Some(operation) = running {
+                    return Some(operation);
+                }
+                if view.changed().await.is_err() {
+                    return None;
+                }
+            }
+        };
+        match tokio::time::timeout(BEGIN_DEADLINE, begun).await {
+            Ok(Some(operation)) => Ok(operation),
+            Ok(None) | Err(_) => {
+                let reason = self.view.borrow().reason.clone();
+                Err(CallError::Unavailable {
+                    what: "the node",
+                    why: format!("the order is stored, and now: {reason}"),
+                })
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Control for Node {
+    fn view(&self) -> watch::Receiver<Arc<NodeView>> {
+        self.view.subscribe()
+    }
+
+    async fn plan_volume(&self) -> Result<Vec<PlannedDevice>, CallError> {
+        match self.helper.volume(Verb::Plan, PLAN_DEADLINE).await {
+            Ok(Response::Planned { devices }) => Ok(devices.into_iter().map(planned).collect()),
+            Ok(_) => {
+                Err(CallError::Failed { what: "look at devices".into(), why: "unexpected answer".into() })
+            }
+            Err(err) => Err(failed("look at devices", &err)),
+        }
+    }
+
+    async fn format_volume(&self, _request: FormatVolume) -> Result<Operation, CallError> {
+        Err(not_by_rpc())
+    }
+
+    async fn allow_wipe(&self, _request: AllowWipe) -> Result<WipeConsent, CallError> {
+        Err(not_by_rpc())
+    }
+
+    async fn wipe_volume(&self, _request: WipeVolume) -> Result<Operation, CallError> {
+        Err(not_by_rpc())
+    }
+
+    async fn bootstrap(&self, request: Bootstrap) -> Result<Operation, CallError> {
+        let data = self.view.borrow().data.clone();
+        if data == DataView::Ready {
+            return Err(refused(
+                Reason::DataPresent,
+                "this node already holds data",
+                "nothing: see 'holdfast status'",
+            ));
+        }
+        if let RepositoryView::Ready { cluster, .. } = self.repository.borrow().clone() {
+            let missing = format!("the repository already holds {cluster}");
+            return Err(refused(Reason::ClusterExists, missing, "restore it, or use another name or prefix"));
+        }
+        let order = BootstrapRequest { at: clock::wall_clock(), cluster: request.cluster_id };
+        self.ledger.store(&order).map_err(|err| failed("store the order", &err))?;
+        self.wait_for(OperationKind::Bootstrap).await
+    }
+
+    async fn start_engine(&self, _target: Target) -> Result<(), CallError> {
+        self.ledger.forget::<EngineHeld>().map_err(|err| failed("store the order", &err))?;
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    async fn stop_engine(&self, _target: Target) -> Result<(), CallError> {
+        let order = EngineHeld { at: clock::wall_clock() };
+        self.ledger.store(&order).map_err(|err| failed("store the order", &err))?;
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    async fn restore(&self, request: Restore) -> Result<Operation, CallError> {
+        let view = Arc::clone(&self.view.borrow());
+        if view.data == DataView::Ready {
+            let resolve = "nothing: a restore only ever fills an empty volume";
+            return Err(refused(Reason::DataPresent, "this node already holds data", resolve));
+        }
+        self.open_repository().await?;
+        let order = RestoreOrder { at: clock::wall_clock(), backup: request.backup };
+        self.ledger.store(&order).map_err(|err| failed("store the order", &err))?;
+        self.wait_for(OperationKind::Restore).await
+    }
+
+    async fn create_backup(&self, _target: Target) -> Result<Operation, CallError> {
+        let report = self.gate.borrow().clone();
+        let (Some(rule), Gate::Open { .. } | Gate::ReadOnly { .. }) = (report.rule, report.gate) else {
+            let resolve = "wait until the gate is open; see 'holdfast explain'";
+            return Err(refused(Reason::EngineState, "the engine does not serve", resolve));
+        };
+        let running = self.operations.list().into_iter().any(|operation| {
+            operation.kind == OperationKind::Backup
+                && matches!(operation.state, OperationState::Running { .. })
+        });
+        if running {
+            return Err(refused(
+                Reason::Busy,
+                "a backup is under way",
+                "wait for it: 'holdfast operation list'",
+            ));
+        }
+        let repository = self.open_repository().await?;
+        let missing =
+            || refused(Reason::NoRepository, "no repository is configured", "configure [repository]");
+        let access = self.access(repository.cluster().clone()).ok_or_else(missing)?;
+        let job = BackupJob {
+            access,
+            engine: EnginePlaces::from(&self.setup.layout),
+            member: rule.primary.clone(),
+            term: rule.id.term,
+        };
+        let worker = self.helper.start_worker(Role::Backup, WORKER_DEADLINE).await;
+        let worker = worker.map_err(|err| failed("start the backup worker", &err))?;
+        let handle = JobHandle::start(worker, &job, WORKER_DEADLINE).await;
+        let handle = handle.map_err(|err| failed("start the backup", &err))?;
+        let ticket = self.operations.begin(OperationKind::Backup, "beginning");
+        let operation = ticket.operation();
+        let wake = Arc::clone(&self.repository_wake);
+        self.tasks.spawn(follow_backup(handle, ticket, wake));
+        self.wake.notify_one();
+        operation.ok_or(CallError::Failed { what: "begin the backup".into(), why: "it was lost".into() })
+    }
+
+    async fn list_backups(&self, limit: u32) -> Result<Vec<Backup>, CallError> {
+        let repository = self.open_repository().await?;
+        let listed = repository.backups().await.map_err(|err| failed("list backups", &err))?;
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let complete = listed.into_iter().rev().filter_map(|backup| match backup {
+            Listed::Complete(manifest) => Some(line(&manifest)),
+            Listed::Unreadable { .. } => None,
+        });
+        Ok(complete.take(limit).collect())
+    }
+
+    async fn show_backup(&self, id: &str) -> Result<BackupDetail, CallError> {
+        let unknown =
+            || refused(Reason::NotFound, format!("there is no backup {id}"), "see 'holdfast backup list'");
+        let parsed = id.parse().map_err(|_| unknown())?;
+        let repository = self.open_repository().await?;
+        match repository.backup(parsed).await {
+            Ok(manifest) => Ok(BackupDetail { backup: line(&manifest), content: content(&manifest) }),
+            Err(CatalogError::Missing { .. }) => Err(unknown()),
+            Err(err) => Err(failed("read the backup", &err)),
+        }
+    }
+
+    async fn log_status(&self) -> Result<LogStatus, CallError> {
+        let repository = self.open_repository().await?;
+        let rules = repository.rules().await.map_err(|err| failed("read rules", &err))?;
+        let log = self.view.borrow().log.clone();
+        let mut ranges = Vec::new();
+        for rule in &rules {
+            let range =
+                repository.log_range(rule.id.term).await.map_err(|err| failed("read shipped log", &err))?;
+            ranges.extend(range.map(|(start, end)| LogRange { term: rule.id.term, start, end }));
+        }
+        Ok(LogStatus { log, ranges })
+    }
+}
+
+async fn follow_backup(handle: JobHandle, ticket: crate::operations::Ticket, wake: Arc<tokio::sync::Notify>) {
+    let mut progress = handle.progress();
+    let result = loop {
+        tokio::select! {
+            end = handle.next() => match end { // cancel-safe
+                Ok(JobEnd::Done(done)) => break Ok(done),
+                Ok(JobEnd::Note(_)) => {}
+                Err(err) => break Err(err),
+            },
+            Ok(()) = progress.changed() => ticket.progress(progress.borrow_and_update().clone()), // cancel-safe
+        }
+    };
+    match result {
+        Ok(done) => match serde_json::from_value::<BackupDone>(done) {
+            Ok(done) => ticket.end(Ok(done.id)),
+            Err(err) => ticket.end(Err(&err)),
+        },
+        Err(err) => ticket.end(Err(&err)),
+    }
+    wake.notify_one();
+}
+
+fn not_by_rpc() -> CallError {
+    refused(
+        Reason::SwitchedOff,
+        "formatting and wiping by RPC is not served by this release",
+        "let the agent format a blank device by itself ([volume] format_blank), or wipe a device by hand",
+    )
+}
+
+fn planned(planned: Planned) -> PlannedDevice {
+    let (step, why) = match (&planned.found.verdict, planned.mounted) {
+        (Verdict::Ours { .. }, true) => (PlannedStep::Keep, "it is in use".to_owned()),
+        (Verdict::Ours { .. }, false) => (PlannedStep::Mount, "it is this node's".to_owned()),
+        (Verdict::Blank, _) => {
+            (PlannedStep::Format, "it is blank, once there is something to put on it".to_owned())
+        }
+        (other, _) => (PlannedStep::None, other.to_string()),
+    };
+    PlannedDevice { found: planned.found, step, why }
+}
+
+fn line(manifest: &Manifest) -> Backup {
+    Backup {
+        id: manifest.id.to_string(),
+        member: manifest.member.clone(),
+        term: manifest.id.term(),
+        start: manifest.id.start(),
+        stop: manifest.stop,
+        started: manifest.created.clone(),
+        finished: manifest.created.clone(),
+        engine_version: manifest.engine.version.clone(),
+        data: manifest.totals.bytes,
+        added: manifest.totals.new_bytes,
+        parent: manifest.parent.map(|parent| parent.to_string()),
+    }
+}
+
+fn content(manifest: &Manifest) -> BackupContent {
+    BackupContent {
+        files: manifest.totals.files,
+        chunks: manifest.totals.chunks,
+        packs: 0,
+        shares_with: manifest.packs_of.iter().map(ToString::to_string).collect(),
+    }
+}

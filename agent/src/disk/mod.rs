@@ -1,0 +1,3 @@
+//! The mounted disk under watch. See [`probe`].
+
+pub mod probe;

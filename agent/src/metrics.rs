@@ -1,0 +1,137 @@
+//! The newest view as OpenMetrics text: metrics count what the logs tell.
+
+use holdfast_model::status::{DataView, EngineView, NodeView, OperationState, RepositoryView, VolumeView};
+use holdfast_model::volume::DiskHealth;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::{Registry, Unit};
+
+type State = Family<Vec<(String, String)>, Gauge>;
+
+/// Renders `view`.
+#[must_use]
+pub fn render(view: &NodeView) -> String {
+    let mut registry = Registry::with_prefix("holdfast");
+    let build = State::default();
+    build.get_or_create(&vec![("version".to_owned(), env!("CARGO_PKG_VERSION").to_owned())]).set(1);
+    registry.register("build", "The release that runs", build);
+
+    one_hot(&mut registry, "gate", &["closed", "read-only", "open"], view.gate.word(), "What clients may do");
+    let health = match &view.volume {
+        VolumeView::Mounted { health, .. } => health.word(),
+        VolumeView::Unknown
+        | VolumeView::Absent { .. }
+        | VolumeView::Blank { .. }
+        | VolumeView::Unmounted { .. } => "absent",
+    };
+    let healths = ["absent", "healthy", "stalled", "sick", "gone", "read_only", "shut_down"];
+    one_hot(&mut registry, "disk", &healths, health, "How the data disk is doing");
+    let engines = ["stopped", "starting", "running", "stopping", "unkillable"];
+    one_hot(&mut registry, "engine", &engines, engine_word(&view.engine), "The engine's process");
+    let datas = ["unknown", "absent", "incomplete", "initialising", "restoring", "ready", "broken"];
+    one_hot(&mut registry, "data", &datas, data_word(&view.data), "The data directory");
+
+    if let VolumeView::Mounted { space, .. } = &view.volume {
+        bytes(&mut registry, "volume_size", "Capacity of the volume", space.total.bytes());
+        bytes(&mut registry, "volume_free", "Free for the engine", space.free.bytes());
+    }
+    if let DiskHealth::Stalled { for_ms } = stalled(view) {
+        number(&mut registry, "disk_stalled_milliseconds", "How long the probe write waits", for_ms);
+    }
+    if let Some(rule) = &view.rule {
+        number(&mut registry, "term", "Term of the newest rule", u64::from(rule.id.term.number()));
+    }
+    let reachable = matches!(view.repository, RepositoryView::Ready { .. } | RepositoryView::Empty);
+    number(&mut registry, "repository_reachable", "Whether the repository answers", u64::from(reachable));
+    if let (Some(acked), Some(shipped)) = (view.log.acked, view.log.shipped) {
+        bytes(
+            &mut registry,
+            "log_unshipped",
+            "Acked log that is not shipped yet",
+            acked.bytes_since(shipped),
+        );
+    }
+    number(
+        &mut registry,
+        "log_shipping_failing",
+        "Whether shipping fails now",
+        u64::from(view.log.failing.is_some()),
+    );
+    let running =
+        view.operations.iter().filter(|o| matches!(o.state, OperationState::Running { .. })).count();
+    number(&mut registry, "operations_running", "Long work under way", running as u64);
+
+    let mut text = String::new();
+    match encode(&mut text, &registry) {
+        Ok(()) => text,
+        Err(std::fmt::Error) => String::new(),
+    }
+}
+
+fn stalled(view: &NodeView) -> DiskHealth {
+    match &view.volume {
+        VolumeView::Mounted { health, .. } => health.clone(),
+        VolumeView::Unknown
+        | VolumeView::Absent { .. }
+        | VolumeView::Blank { .. }
+        | VolumeView::Unmounted { .. } => DiskHealth::Healthy,
+    }
+}
+
+const fn engine_word(engine: &EngineView) -> &'static str {
+    match engine {
+        EngineView::Stopped { .. } => "stopped",
+        EngineView::Starting { .. } => "starting",
+        EngineView::Running { .. } => "running",
+        EngineView::Stopping { .. } => "stopping",
+        EngineView::Unkillable { .. } => "unkillable",
+    }
+}
+
+const fn data_word(data: &DataView) -> &'static str {
+    match data {
+        DataView::Unknown => "unknown",
+        DataView::Absent => "absent",
+        DataView::Incomplete => "incomplete",
+        DataView::Initialising => "initialising",
+        DataView::Restoring { .. } => "restoring",
+        DataView::Ready => "ready",
+        DataView::Broken { .. } => "broken",
+    }
+}
+
+/// A gauge per state, 1 for the one that holds, so that alerts can name a state.
+fn one_hot(registry: &mut Registry, name: &str, states: &[&str], now: &str, help: &str) {
+    let family = State::default();
+    for state in states {
+        family.get_or_create(&vec![("state".to_owned(), (*state).to_owned())]).set(i64::from(*state == now));
+    }
+    registry.register(format!("{name}_state"), help, family);
+}
+
+fn bytes(registry: &mut Registry, name: &str, help: &str, value: u64) {
+    let gauge: Gauge = Gauge::default();
+    gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+    registry.register_with_unit(name, help, Unit::Bytes, gauge);
+}
+
+fn number(registry: &mut Registry, name: &str, help: &str, value: u64) {
+    let gauge: Gauge = Gauge::default();
+    gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+    registry.register(name, help, gauge);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::explain::tests::serving;
+
+    #[test]
+    fn a_serving_node_shows_exactly_one_gate_state() {
+        let text = render(&serving());
+        assert!(text.contains("holdfast_gate_state{state=\"open\"} 1"), "{text}");
+        assert!(text.contains("holdfast_gate_state{state=\"closed\"} 0"), "{text}");
+        assert!(text.ends_with("# EOF\n"), "{text}");
+    }
+}

@@ -1,0 +1,143 @@
+//! Long work: begun, then observed. What runs and what ended lately, for the view and for who asked.
+//!
+//! Invariant: `what_ended_stays_to_be_read_but_not_for_ever`.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use holdfast_model::ByteCount;
+use holdfast_model::status::{Operation, OperationKind, OperationState, Progress};
+use tracing::{error, info};
+
+use crate::chain::Chain;
+use crate::clock::{Clock, random_bits};
+
+/// Ended operations that are kept to be read.
+const ENDED_MAX: usize = 32;
+
+/// All operations of this daemon's life.
+#[derive(Debug, Clone)]
+pub struct Operations {
+    clock: Clock,
+    all: Arc<Mutex<Vec<Operation>>>,
+}
+
+impl Operations {
+    /// None yet.
+    #[must_use]
+    pub fn new(clock: Clock) -> Self {
+        Self { clock, all: Arc::default() }
+    }
+
+    /// Every operation, oldest first.
+    #[must_use]
+    pub fn list(&self) -> Vec<Operation> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes that work begins. Whoever does it reports through the ticket.
+    #[must_use]
+    pub fn begin(&self, kind: OperationKind, phase: &str) -> Ticket {
+        let id = format!("{:016x}", random_bits() >> 64);
+        let progress = Progress { phase: phase.to_owned(), ..Progress::default() };
+        let state = OperationState::Running { progress };
+        let operation = Operation { id: id.clone(), kind, since: self.clock.now(), state };
+        info!(operation = id, ?kind, "operation begun");
+        self.change(|all| all.push(operation));
+        Ticket { operations: self.clone(), id, open: true }
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Vec<Operation>)) {
+        change(&mut self.all.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn set(&self, id: &str, state: OperationState) {
+        self.change(|all| {
+            if let Some(operation) = all.iter_mut().find(|operation| operation.id == id) {
+                operation.state = state;
+            }
+            let ended = |operation: &Operation| !matches!(operation.state, OperationState::Running { .. });
+            while all.iter().filter(|operation| ended(operation)).count() > ENDED_MAX {
+                let Some(oldest) = all.iter().position(ended) else { break };
+                all.remove(oldest);
+            }
+        });
+    }
+}
+
+/// The right to report on one operation. Dropped without an end, it says that the work was cut off.
+#[derive(Debug)]
+pub struct Ticket {
+    operations: Operations,
+    id: String,
+    open: bool,
+}
+
+impl Ticket {
+    /// Names the operation.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The operation as it stands.
+    #[must_use]
+    pub fn operation(&self) -> Option<Operation> {
+        self.operations.list().into_iter().find(|operation| operation.id == self.id)
+    }
+
+    /// How far it is.
+    pub fn progress(&self, progress: Progress) {
+        self.operations.set(&self.id, OperationState::Running { progress });
+    }
+
+    /// What it does now, with nothing to count.
+    pub fn phase(&self, phase: &str) {
+        self.progress(Progress { phase: phase.to_owned(), done: ByteCount::ZERO, total: ByteCount::ZERO });
+    }
+
+    /// It ended.
+    pub fn end(mut self, result: Result<String, &(dyn std::error::Error + 'static)>) {
+        self.open = false;
+        let state = match result {
+            Ok(result) => {
+                info!(operation = self.id, result, "operation done");
+                OperationState::Done { result }
+            }
+            Err(err) => {
+                let why = Chain(err).to_string();
+                error!(operation = self.id, error = why, "operation failed");
+                OperationState::Failed { why }
+            }
+        };
+        self.operations.set(&self.id, state);
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if self.open {
+            let why = "cut off before it ended".to_owned();
+            self.operations.set(&self.id, OperationState::Failed { why });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_ended_stays_to_be_read_but_not_for_ever() {
+        let operations = Operations::new(Clock::start());
+        let running = operations.begin(OperationKind::Backup, "reading");
+        for _ in 0..ENDED_MAX + 5 {
+            operations.begin(OperationKind::Backup, "reading").end(Ok("b".into()));
+        }
+        drop(operations.begin(OperationKind::Restore, "reading"));
+        let all = operations.list();
+        assert_eq!(all.len(), ENDED_MAX + 1);
+        assert!(all.iter().any(|operation| operation.id == running.id()), "what runs is never dropped");
+        let last = all.last().map(|operation| operation.state.clone());
+        assert_eq!(last, Some(OperationState::Failed { why: "cut off before it ended".into() }));
+    }
+}

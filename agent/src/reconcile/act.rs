@@ -1,0 +1,180 @@
+//! One function per action of `decide`. Each re-checks what it relies on on the real thing just before it acts.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_agent_decide::Action;
+use holdfast_engine::postgres::SyncStandbys;
+use holdfast_engine::postgres::config::ConfigError;
+use holdfast_engine::postgres::gate::{self as gate_files, InstallError};
+use holdfast_engine::postgres::recovery::RecoveryError;
+use holdfast_model::Incarnation;
+use holdfast_model::status::{Gate, GateClosed, OperationKind};
+use holdfast_model::volume::DeviceId;
+use holdfast_storage::ops::{Consent, FormatOrder, Response, Seen, Verb};
+use tracing::{debug, info, warn};
+
+use super::Reconciler;
+use super::founding;
+use super::volume::MOUNT_DEADLINE;
+use crate::clock;
+use crate::data::DataRecord;
+use crate::helper::CallError;
+use crate::ledger::{CurrentVolume, LedgerError};
+use crate::supervisor::stop::StopBy;
+use crate::worker::VolumeCallError;
+
+/// How long the gate loop may take to close: a reload and a probe login.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(3);
+const FENCE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Why an action failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ActError {
+    /// The root helper refused or failed.
+    #[error("act through the helper")]
+    Helper(#[from] CallError),
+    /// The helper answered another question.
+    #[error("the helper's answer is not what was asked for")]
+    Answer,
+    /// A worker's channel could not be set up.
+    #[error("talk to a worker")]
+    Worker(#[source] std::io::Error),
+    /// The volume worker refused or failed.
+    #[error("read the volume's records")]
+    Desk(#[from] VolumeCallError),
+    /// The ledger could not be written; nothing was done.
+    #[error("remember what is about to be done")]
+    Ledger(#[from] LedgerError),
+    /// The engine's configuration does not render.
+    #[error("render the engine's configuration: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Render(Vec<ConfigError>),
+    /// It could not be written.
+    #[error("write the engine's configuration")]
+    Install(#[from] InstallError),
+    /// What the restored server needs to replay does not fit.
+    #[error("set up recovery")]
+    Recovery(#[from] RecoveryError),
+    /// The worker that serves recovery its log could not be started.
+    #[error("serve recovery its log")]
+    Log(#[source] founding::FoundingError),
+    /// There is no volume any more.
+    #[error("no volume is mounted")]
+    NoVolume,
+}
+
+impl Reconciler {
+    pub(super) async fn act(&mut self, action: Action) -> Result<(), ActError> {
+        match action {
+            Action::HoldGate(why) => {
+                self.hold_gate(why).await;
+                Ok(())
+            }
+            Action::StopEngine => {
+                self.stop_engine();
+                Ok(())
+            }
+            Action::FenceVolume => self.fence().await,
+            Action::Unmount => self.unmount().await,
+            Action::Format(device) => Box::pin(self.format(&device)).await,
+            Action::Mount(device) => Box::pin(self.mount(&device)).await,
+            Action::Bootstrap => self.begin(OperationKind::Bootstrap),
+            Action::Refound => self.begin(OperationKind::Restore),
+            Action::StartEngine => Box::pin(self.start_engine()).await,
+            Action::StartShipping => {
+                self.start_shipping();
+                Ok(())
+            }
+        }
+    }
+
+    /// Waits until the gate is closed, but never long: an engine that does not answer is closed by being stopped.
+    async fn hold_gate(&mut self, why: GateClosed) {
+        self.hold = Some(why);
+        self.tell_gate();
+        let mut gate = self.node.gate.clone();
+        let closed = gate.wait_for(|report| matches!(report.gate, Gate::Closed { .. }));
+        match tokio::time::timeout(CLOSE_DEADLINE, closed).await {
+            Ok(Ok(_)) => debug!("gate held closed"),
+            Ok(Err(_)) | Err(_) => warn!("gate not closed in time, stopping the engine all the same"),
+        }
+    }
+
+    fn stop_engine(&self) {
+        let healthy = self.volume.disk().is_some_and(|disk| disk.health.is_healthy());
+        let alone = self.node.gate.borrow().rule.as_ref().is_some_and(|rule| rule.k == 0);
+        self.node.engine.stop(if healthy && alone { StopBy::Fast } else { StopBy::Immediate });
+    }
+
+    async fn fence(&self) -> Result<(), ActError> {
+        self.node.helper.volume(Verb::ShutDown, FENCE_DEADLINE).await?;
+        warn!("file system shut down below an engine that cannot be stopped");
+        Ok(())
+    }
+
+    /// The incarnation is remembered before the device is written, so that a crash in between is never taken for an
+    /// older volume of this node.
+    async fn format(&mut self, device: &DeviceId) -> Result<(), ActError> {
+        let ticket = self.node.operations.begin(OperationKind::Format, "making a file system");
+        let incarnation = Incarnation::from_random(clock::random_bits());
+        self.node.ledger.store(&CurrentVolume { incarnation, fs_uuid: uuid::Uuid::nil() })?;
+        let seen =
+            Seen { serial: device.serial.clone(), diskseq: device.diskseq, verdict: "blank".to_owned() };
+        let order = FormatOrder { seen, incarnation, created: clock::wall_clock(), consent: Consent::Blank };
+        let formatted = self.node.helper.volume(Verb::Format(order), MOUNT_DEADLINE).await;
+        self.search.reset();
+        match formatted {
+            Ok(response @ Response::Mounted { .. }) => {
+                ticket.end(Ok(format!("{} is incarnation {incarnation}", device.path.display())));
+                self.take_over(response).await
+            }
+            Ok(_) => Err(ActError::Answer),
+            Err(err) => {
+                ticket.end(Err(&err));
+                Err(err.into())
+            }
+        }
+    }
+
+    /// Founding is long: it runs beside the loop and is observed through its operation.
+    fn begin(&mut self, kind: OperationKind) -> Result<(), ActError> {
+        let desk = self.volume.desk().ok_or(ActError::NoVolume)?;
+        let space = self.volume.disk().ok_or(ActError::NoVolume)?.space.free;
+        let node = Arc::clone(&self.node);
+        let ticket = node.operations.begin(kind, "beginning");
+        self.tasks.spawn(async move {
+            match kind {
+                OperationKind::Bootstrap => founding::bootstrap(node, desk, ticket).await,
+                OperationKind::Restore => founding::refound(node, desk, space, ticket).await,
+                OperationKind::Backup | OperationKind::Format => unreachable!("only founding begins here"),
+            }
+        });
+        Ok(())
+    }
+
+    /// The files are rendered closed before the start: an engine never comes up open.
+    async fn start_engine(&mut self) -> Result<(), ActError> {
+        let desk = self.volume.desk().ok_or(ActError::NoVolume)?;
+        let recovery = match desk.facts().data {
+            Ok(Some(DataRecord::Landed(refounding))) => {
+                self.ensure_log_worker(&refounding).await.map_err(ActError::Log)?;
+                founding::replay(&self.node, &refounding)
+                    .await
+                    .map_err(ActError::Log)?
+                    .recovery()
+                    .settings()?
+            }
+            Ok(_) | Err(_) => BTreeMap::new(),
+        };
+        let setup = &self.node.setup;
+        let gate = Gate::Closed { why: GateClosed::Starting };
+        let files = setup.files(&gate, &SyncStandbys::Nobody, &recovery).map_err(ActError::Render)?;
+        gate_files::install(&setup.layout, &files)?;
+        let launch = setup.launch().map_err(|err| ActError::Render(vec![err]))?;
+        let args = launch.args.iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
+        info!("starting the engine");
+        self.node.engine.start(args);
+        Ok(())
+    }
+}

@@ -1,0 +1,216 @@
+//! The reconcile loop: observe, decide, act; about every second and whenever something changes.
+//!
+//! * [`volume`]: finding, mounting and unmounting the disk.
+//! * [`observe`]: what the node looks like, as one [`NodeView`].
+//! * [`act`]: one function per action of `decide`.
+//! * [`founding`]: how an empty volume gets its data, by bootstrap or by refounding.
+//! * [`shipping`]: the worker that ships log.
+//!
+//! Level-triggered: each turn looks at everything again, so a turn that failed half-way needs no memory of it.
+//! Actions run in order and the first failure ends the turn.
+
+mod act;
+pub mod founding;
+mod observe;
+mod shipping;
+mod volume;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_agent_decide::{Desired, EngineWanted, decide};
+use holdfast_engine::postgres::Setup;
+use holdfast_model::ClusterId;
+use holdfast_model::status::{GateClosed, NodeView, RepositoryView};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, info, warn};
+
+use crate::chain::Chain;
+use crate::clock::Clock;
+use crate::config::{Config, WhenAllLost};
+use crate::engine_actor::{EngineHandle, Process};
+use crate::gate_loop::{GateOrders, GateReport};
+use crate::helper::HelperClient;
+use crate::jobs::Access;
+use crate::ledger::{BootstrapRequest, EngineHeld, FoundedCluster, Ledger, LedgerError, RestoreOrder};
+use crate::operations::Operations;
+use crate::supervisor::Supervisor;
+use volume::{Search, Volume};
+
+pub use volume::{Desk, VolumeFacts};
+
+/// What every part of the daemon shares. Cheap to clone behind its `Arc`.
+#[derive(Debug)]
+pub struct Node {
+    /// As validated.
+    pub config: Config,
+    /// The engine's setup.
+    pub setup: Setup,
+    /// Ticks.
+    pub clock: Clock,
+    /// What survives a restart.
+    pub ledger: Ledger,
+    /// Long work.
+    pub operations: Operations,
+    /// The root helper.
+    pub helper: HelperClient,
+    /// The engine's process.
+    pub engine: EngineHandle,
+    /// For programs of the engine that end by themselves.
+    pub supervisor: Supervisor,
+    /// What the gate loop is told.
+    pub orders: Arc<watch::Sender<GateOrders>>,
+    /// What it says.
+    pub gate: watch::Receiver<GateReport>,
+    /// What object storage says.
+    pub repository: watch::Receiver<RepositoryView>,
+    /// Makes the repository be looked at.
+    pub repository_wake: Arc<Notify>,
+    /// Makes the reconcile loop take a turn.
+    pub wake: Notify,
+    /// The newest view.
+    pub view: watch::Sender<Arc<NodeView>>,
+    /// This program, for the engine's restore_command.
+    pub program: PathBuf,
+    /// Work that goes on after the call that began it.
+    pub tasks: TaskTracker,
+}
+
+impl Node {
+    /// Where the cluster's repository is; `None` without one in the configuration.
+    #[must_use]
+    pub fn access(&self, cluster: ClusterId) -> Option<Access> {
+        self.config.repository.as_ref().map(|repository| Access::new(repository, cluster))
+    }
+
+    fn desired(&self) -> Result<Desired, LedgerError> {
+        let founded = self.ledger.load::<FoundedCluster>()?;
+        let ordered = self.ledger.load::<RestoreOrder>()?.is_some();
+        let held = self.ledger.load::<EngineHeld>()?.is_some();
+        Ok(Desired {
+            engine: if held { EngineWanted::Stopped } else { EngineWanted::Running },
+            bootstrap: self.ledger.load::<BootstrapRequest>()?.is_some(),
+            founding: founded.map(|founded| founded.cluster),
+            refound: ordered || self.config.when_all_lost == WhenAllLost::Restore,
+            format_blank: self.config.volume.format_blank,
+        })
+    }
+}
+
+/// The loop's own state: what it holds open.
+#[derive(Debug)]
+pub struct Reconciler {
+    node: Arc<Node>,
+    volume: Volume,
+    search: Search,
+    /// Why the gate is to be held closed, by the last plan.
+    hold: Option<GateClosed>,
+    shipping: shipping::Shipping,
+    /// Serves recovery its log, while a restored server replays.
+    log_worker: Option<founding::LogWorker>,
+    /// Founding work under way.
+    tasks: JoinSet<()>,
+    last_reason: String,
+}
+
+impl Reconciler {
+    /// A loop that has not looked yet.
+    #[must_use]
+    pub fn new(node: Arc<Node>) -> Self {
+        Self {
+            node,
+            volume: Volume::Unmounted,
+            search: Search::default(),
+            hold: None,
+            shipping: shipping::Shipping::default(),
+            log_worker: None,
+            tasks: JoinSet::new(),
+            last_reason: String::new(),
+        }
+    }
+
+    /// Runs until cancelled. The engine and the mount stay as they are: both outlive the agent.
+    pub async fn run(mut self, cancel: CancellationToken) {
+        let mut gate = self.node.gate.clone();
+        let mut engine = self.node.engine.changes();
+        let mut repository = self.node.repository.clone();
+        loop {
+            let again = tokio::select! {
+                () = cancel.cancelled() => return, // every action can be cut off anywhere and is looked at again
+                again = Box::pin(self.turn()) => again,
+            };
+            let mut disk = self.volume.changes();
+            tokio::select! {
+                () = cancel.cancelled() => return, // cancel-safe
+                () = self.node.wake.notified() => {} // cancel-safe
+                Some(_) = self.tasks.join_next() => {} // cancel-safe
+                Ok(()) = gate.changed() => {} // cancel-safe
+                Ok(()) = engine.changed() => {} // cancel-safe
+                Ok(()) = repository.changed() => {} // cancel-safe
+                () = volume::changed(&mut disk) => {} // cancel-safe
+                () = tokio::time::sleep(again) => {} // cancel-safe
+            }
+            gate.borrow_and_update();
+            engine.borrow_and_update();
+            repository.borrow_and_update();
+        }
+    }
+
+    async fn turn(&mut self) -> Duration {
+        let want = match self.node.desired() {
+            Ok(want) => want,
+            Err(err) => {
+                warn!(error = %Chain(&err), "ledger not read, trying again");
+                return Duration::from_secs(1);
+            }
+        };
+        self.look_for_volume().await;
+        self.settle_founding().await;
+        let mut view = self.observe();
+        let now = self.node.clock.now();
+        let plan = decide(&want, &view, now);
+        view.reason = plan.reason.to_string();
+        if view.reason != self.last_reason {
+            info!(reason = view.reason, "plan");
+            self.last_reason.clone_from(&view.reason);
+        }
+        self.node.view.send_replace(Arc::new(view));
+        self.hold = None;
+        self.tell_gate();
+        for action in plan.actions {
+            debug!(?action, "act");
+            if let Err(err) = self.act(action).await {
+                warn!(error = %Chain(&err), "action failed, looking again");
+                return Duration::from_secs(1);
+            }
+        }
+        Duration::from_millis(plan.wake_at.millis_since(now).max(50))
+    }
+
+    /// Tells the gate loop what this loop knows. The disk's health reaches it by a shorter way as well.
+    fn tell_gate(&self) {
+        let state = self.node.engine.state();
+        let (process, stopping) = match state {
+            Process::Alive { process, .. } => (Some(process), false),
+            Process::Stopping { process, .. } | Process::Unkillable { process } => (Some(process), true),
+            Process::Stopped { .. } | Process::Strangers { .. } => (None, false),
+        };
+        let disk = self.volume.disk();
+        let orders = GateOrders {
+            process,
+            member: self.volume.membership(self.log_worker.is_some()),
+            disk_healthy: disk.as_ref().is_some_and(|disk| disk.health.is_healthy()),
+            nearly_full: disk.as_ref().is_some_and(|disk| disk.space.nearly_full),
+            hold: self.hold.or(stopping.then_some(GateClosed::Stopping)),
+        };
+        self.node.orders.send_if_modified(|old| {
+            let changed = *old != orders;
+            *old = orders;
+            changed
+        });
+    }
+}

@@ -1,0 +1,107 @@
+//! What the node looks like now, from what its parts last said. Nothing here waits.
+
+use holdfast_model::status::{DataView, EngineView, Gate, NodeView, OperationKind, OperationState, Progress};
+
+use super::Reconciler;
+use super::volume::Volume;
+use crate::data::DataRecord;
+use crate::engine_actor::Process;
+
+impl Reconciler {
+    pub(super) fn observe(&self) -> NodeView {
+        let node = &self.node;
+        let report = node.gate.borrow().clone();
+        let engine = self.engine_view();
+        let gate = match &engine {
+            EngineView::Stopped { .. } => closed_by(&report.gate),
+            EngineView::Starting { .. }
+            | EngineView::Running { .. }
+            | EngineView::Stopping { .. }
+            | EngineView::Unkillable { .. } => report.gate,
+        };
+        NodeView {
+            at: node.clock.now(),
+            cluster: node.config.cluster.clone(),
+            node: node.config.node.clone(),
+            zone: node.config.zone.clone(),
+            volume: self.volume_view(),
+            data: self.data_view(),
+            engine,
+            gate,
+            rule: report.rule,
+            promise: self.volume.desk().and_then(|desk| desk.facts().promise),
+            repository: node.repository.borrow().clone(),
+            log: self.shipping.view(),
+            operations: node.operations.list(),
+            reason: String::new(),
+        }
+    }
+
+    fn engine_view(&self) -> EngineView {
+        match self.node.engine.state() {
+            Process::Stopped { crashes, since } => EngineView::Stopped { crashes, since },
+            Process::Strangers { .. } => EngineView::Stopped { crashes: 0, since: None },
+            Process::Stopping { process, since } => EngineView::Stopping { pid: process.pid, since },
+            Process::Unkillable { process } => EngineView::Unkillable { pid: process.pid },
+            Process::Alive { process, since } => {
+                let report = self.node.gate.borrow();
+                match report.engine.as_ref().filter(|_| report.process == Some(process)) {
+                    Some(status) => EngineView::Running {
+                        pid: process.pid,
+                        version: status.version.clone(),
+                        in_recovery: status.in_recovery,
+                        timeline: status.term,
+                        flushed: status.flushed,
+                    },
+                    None => EngineView::Starting { pid: process.pid, since },
+                }
+            }
+        }
+    }
+
+    fn data_view(&self) -> DataView {
+        let Volume::Mounted(mounted) = &self.volume else { return DataView::Unknown };
+        if let Process::Strangers { who } = self.node.engine.state() {
+            return DataView::Broken { why: format!("its engine lock is held by {who}: stop that first") };
+        }
+        let working = |kind| self.running(kind);
+        match mounted.desk.facts().data {
+            Err(why) => DataView::Broken { why },
+            Ok(None) => match (working(OperationKind::Bootstrap), working(OperationKind::Restore)) {
+                (Some(_), _) => DataView::Initialising,
+                (None, Some(progress)) => DataView::Restoring { progress },
+                (None, None) => DataView::Absent,
+            },
+            Ok(Some(DataRecord::Initialising { .. })) => match working(OperationKind::Bootstrap) {
+                Some(_) => DataView::Initialising,
+                None => DataView::Incomplete,
+            },
+            Ok(Some(DataRecord::Restoring(_))) => match working(OperationKind::Restore) {
+                Some(progress) => DataView::Restoring { progress },
+                None => DataView::Incomplete,
+            },
+            Ok(Some(DataRecord::Landed(refounding))) if refounding.rule.primary != mounted.desk.member() => {
+                DataView::Broken { why: format!("it was restored for {}", refounding.rule.primary) }
+            }
+            Ok(Some(DataRecord::Landed(_) | DataRecord::Ready { .. })) => DataView::Ready,
+        }
+    }
+
+    fn running(&self, kind: OperationKind) -> Option<Progress> {
+        self.node.operations.list().into_iter().find_map(|operation| match operation.state {
+            OperationState::Running { progress } if operation.kind == kind => Some(progress),
+            OperationState::Running { .. } | OperationState::Done { .. } | OperationState::Failed { .. } => {
+                None
+            }
+        })
+    }
+}
+
+/// Without an engine nothing is served, whatever was last reported.
+fn closed_by(reported: &Gate) -> Gate {
+    use holdfast_model::status::GateClosed;
+    match reported {
+        Gate::Closed { why } => Gate::Closed { why: *why },
+        Gate::ReadOnly { .. } | Gate::Open { .. } => Gate::Closed { why: GateClosed::NoEngine },
+    }
+}

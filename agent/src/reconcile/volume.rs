@@ -1,0 +1,363 @@
+//! Finding, mounting and unmounting this node's volume.
+//!
+//! The daemon itself opens nothing below the mount point: the root helper mounts, and two workers hold the volume open,
+//! one that only probes and one (the [`Desk`]) for identity, promise and data record.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use holdfast_model::status::VolumeView;
+use holdfast_model::volume::{DeviceVerdict, Verdict, VolumeIdentity, VolumeKind};
+use holdfast_model::{ClusterId, Member, Promise, Tick};
+use holdfast_storage::mount::Unmount;
+use holdfast_storage::mountinfo::Mounts;
+use holdfast_storage::ops::{Planned, Response, Seen, Verb};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::act::ActError;
+use super::{Node, Reconciler};
+use crate::chain::Chain;
+use crate::data::DataRecord;
+use crate::disk::probe::{self, DiskState, Target};
+use crate::gate_loop::Membership;
+use crate::ledger::CurrentVolume;
+use crate::worker::{Role, VolumeCallError, VolumeWorker};
+
+/// Looking reads 48 MiB of each blank candidate.
+const PLAN_DEADLINE: Duration = Duration::from_secs(60);
+/// Between two looks while nothing usable is there.
+const LOOK_EVERY_MS: u64 = 2_000;
+/// A mount may replay the file system's own log.
+pub(super) const MOUNT_DEADLINE: Duration = Duration::from_secs(120);
+const WORKER_DEADLINE: Duration = Duration::from_secs(10);
+/// Small reads and writes on the volume.
+pub(super) const DESK_DEADLINE: Duration = Duration::from_secs(5);
+
+/// What was last seen of the candidate devices.
+#[derive(Debug, Default)]
+pub(super) struct Search {
+    at: Option<Tick>,
+    found: Option<Vec<Planned>>,
+    /// Since when looking fails.
+    failing: Option<Tick>,
+}
+
+impl Search {
+    /// Look again at once.
+    pub(super) fn reset(&mut self) {
+        *self = Self::default();
+    }
+}
+
+/// This node's volume.
+#[derive(Debug)]
+pub(super) enum Volume {
+    /// Not mounted by this agent yet.
+    Unmounted,
+    /// Mounted, watched and read.
+    Mounted(Box<MountedVolume>),
+}
+
+/// What is held open while a volume is mounted.
+#[derive(Debug)]
+pub(super) struct MountedVolume {
+    device: holdfast_model::volume::DeviceId,
+    pub(super) desk: Arc<Desk>,
+    disk: watch::Receiver<DiskState>,
+    probing: CancellationToken,
+    tasks: JoinSet<()>,
+}
+
+/// What is known of a mounted volume from its own records.
+#[derive(Debug, Clone)]
+pub struct VolumeFacts {
+    /// Whose it is.
+    pub identity: VolumeIdentity,
+    /// What was promised on it. Once submitted it counts, whether or not the write was heard to land (I3).
+    pub promise: Option<Promise>,
+    /// How far its data is; an error when the records cannot be used.
+    pub data: Result<Option<DataRecord>, String>,
+}
+
+/// Reads and writes the records of one mounted volume, and remembers them.
+#[derive(Debug)]
+pub struct Desk {
+    worker: VolumeWorker,
+    facts: Mutex<VolumeFacts>,
+}
+
+impl Desk {
+    async fn open(worker: VolumeWorker) -> Result<Self, VolumeCallError> {
+        let identity = worker.identity(DESK_DEADLINE).await?;
+        let mut facts = VolumeFacts { identity: identity.clone(), promise: None, data: Ok(None) };
+        match worker.promise(identity, DESK_DEADLINE).await {
+            Ok(promise) => facts.promise = promise,
+            Err(err) if err.blames_disk() => return Err(err),
+            Err(err) => facts.data = Err(Chain(&err).to_string()),
+        }
+        if facts.data.is_ok() {
+            match worker.data(DESK_DEADLINE).await {
+                Ok(data) => facts.data = Ok(data),
+                Err(err) if err.blames_disk() => return Err(err),
+                Err(err) => facts.data = Err(Chain(&err).to_string()),
+            }
+        }
+        Ok(Self { worker, facts: Mutex::new(facts) })
+    }
+
+    /// What is known.
+    #[must_use]
+    pub fn facts(&self) -> VolumeFacts {
+        self.facts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn change(&self, change: impl FnOnce(&mut VolumeFacts)) {
+        change(&mut self.facts.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// This member.
+    #[must_use]
+    pub fn member(&self) -> Member {
+        let identity = self.facts().identity;
+        Member { node: identity.node, incarnation: identity.incarnation }
+    }
+
+    /// Persists a promise. From its submission on the agent behaves as promised, since the write may land even when
+    /// nobody hears of it.
+    ///
+    /// # Errors
+    /// [`VolumeCallError`]; the promise must then not be answered.
+    pub async fn promise(&self, promise: Promise) -> Result<(), VolumeCallError> {
+        let identity = self.facts().identity;
+        self.change(|facts| {
+            let raised = facts.promise.as_ref().is_none_or(|old| old.max_term < promise.max_term);
+            if raised {
+                facts.promise = Some(promise.clone());
+            }
+        });
+        self.worker.persist_promise(identity, promise, DESK_DEADLINE).await
+    }
+
+    /// Binds the volume to a cluster.
+    ///
+    /// # Errors
+    /// [`VolumeCallError`].
+    pub async fn bind(&self, cluster: ClusterId) -> Result<(), VolumeCallError> {
+        let identity = self.worker.bind(cluster, DESK_DEADLINE).await?;
+        self.change(|facts| facts.identity = identity);
+        Ok(())
+    }
+
+    /// Writes how far the data is.
+    ///
+    /// # Errors
+    /// [`VolumeCallError`].
+    pub async fn write_data(&self, record: DataRecord) -> Result<(), VolumeCallError> {
+        self.worker.write_data(record.clone(), DESK_DEADLINE).await?;
+        self.change(|facts| facts.data = Ok(Some(record)));
+        Ok(())
+    }
+}
+
+impl Volume {
+    pub(super) fn changes(&self) -> Option<watch::Receiver<DiskState>> {
+        match self {
+            Self::Unmounted => None,
+            Self::Mounted(mounted) => Some(mounted.disk.clone()),
+        }
+    }
+
+    pub(super) fn disk(&self) -> Option<DiskState> {
+        match self {
+            Self::Unmounted => None,
+            Self::Mounted(mounted) => Some(mounted.disk.borrow().clone()),
+        }
+    }
+
+    pub(super) fn desk(&self) -> Option<Arc<Desk>> {
+        match self {
+            Self::Unmounted => None,
+            Self::Mounted(mounted) => Some(Arc::clone(&mounted.desk)),
+        }
+    }
+
+    /// Who this node is. The rule of a refounding may be written only after its replay was checked, which ends the
+    /// log worker.
+    pub(super) fn membership(&self, replaying: bool) -> Option<Membership> {
+        let desk = self.desk()?;
+        let facts = desk.facts();
+        let opening = match &facts.data {
+            Ok(Some(DataRecord::Landed(refounding))) if !replaying => Some(refounding.rule.clone()),
+            Ok(_) | Err(_) => None,
+        };
+        Some(Membership { member: desk.member(), zone: facts.identity.zone, promise: facts.promise, opening })
+    }
+}
+
+/// The next change of a mounted volume's disk; never, without one. Cancel-safe.
+pub(super) async fn changed(disk: &mut Option<watch::Receiver<DiskState>>) {
+    match disk {
+        Some(disk) => {
+            disk.mark_unchanged();
+            if disk.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+        None => std::future::pending().await,
+    }
+}
+
+impl Reconciler {
+    /// Looks at the candidate devices now and then while no volume is mounted.
+    pub(super) async fn look_for_volume(&mut self) {
+        let now = self.node.clock.now();
+        let due = self.search.at.is_none_or(|at| now.millis_since(at) >= LOOK_EVERY_MS);
+        if matches!(self.volume, Volume::Mounted(_)) || !due || !self.tasks.is_empty() {
+            return;
+        }
+        match self.node.helper.volume(Verb::Plan, PLAN_DEADLINE).await {
+            Ok(Response::Planned { devices }) => {
+                self.search.failing = None;
+                self.search.found = Some(devices);
+            }
+            Ok(other) => warn!(?other, "helper answered something else than a plan"),
+            Err(err) => {
+                warn!(error = %Chain(&err), "devices not looked at, trying again");
+                self.search.failing.get_or_insert(now);
+            }
+        }
+        self.search.at = Some(self.node.clock.now());
+    }
+
+    /// The volume as the view has it.
+    pub(super) fn volume_view(&self) -> VolumeView {
+        if let Volume::Mounted(mounted) = &self.volume {
+            let disk = mounted.disk.borrow().clone();
+            return VolumeView::Mounted {
+                device: mounted.device.clone(),
+                identity: Box::new(mounted.desk.facts().identity),
+                health: disk.health,
+                space: disk.space,
+            };
+        }
+        match (&self.search.found, self.search.failing) {
+            (_, Some(since)) if self.node.clock.now().millis_since(since) > LOOK_EVERY_MS => {
+                VolumeView::Absent { verdicts: vec![] }
+            }
+            (Some(found), _) => choose(found, self.current_volume().as_ref()),
+            (None, _) => VolumeView::Unknown,
+        }
+    }
+
+    fn current_volume(&self) -> Option<CurrentVolume> {
+        self.node.ledger.load::<CurrentVolume>().ok().flatten()
+    }
+
+    /// Mounts our volume and begins to watch it.
+    pub(super) async fn mount(&mut self, device: &holdfast_model::volume::DeviceId) -> Result<(), ActError> {
+        let seen =
+            Seen { serial: device.serial.clone(), diskseq: device.diskseq, verdict: "ours".to_owned() };
+        let response = self.node.helper.volume(Verb::Mount { seen }, MOUNT_DEADLINE).await?;
+        self.search.reset();
+        self.take_over(response).await
+    }
+
+    /// Starts the two workers of a volume that was just mounted or formatted.
+    pub(super) async fn take_over(&mut self, response: Response) -> Result<(), ActError> {
+        let Response::Mounted { device, identity } = response else { return Err(ActError::Answer) };
+        let current = CurrentVolume { incarnation: identity.incarnation, fs_uuid: identity.fs_uuid };
+        self.node.ledger.store(&current)?;
+        let desk = Desk::open(self.start_volume_worker().await?).await?;
+        let prober = self.start_volume_worker().await?;
+        let (send, disk) = watch::channel(DiskState::mounted());
+        let probing = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        let target = probe_target(&self.node, &device);
+        let (clock, orders) = (self.node.clock, Arc::clone(&self.node.orders));
+        tasks.spawn(probe::run(target, prober, clock, probe::Out { state: send, orders }, probing.clone()));
+        info!(%device, incarnation = %identity.incarnation, "volume mounted");
+        self.volume =
+            Volume::Mounted(Box::new(MountedVolume { device, desk: Arc::new(desk), disk, probing, tasks }));
+        self.node.engine.find();
+        Ok(())
+    }
+
+    async fn start_volume_worker(&self) -> Result<VolumeWorker, ActError> {
+        let started = self.node.helper.start_worker(Role::Volume, WORKER_DEADLINE).await?;
+        VolumeWorker::new(started).map_err(ActError::Worker)
+    }
+
+    /// Lets go of the volume and unmounts it; out of sight at once when the device does not answer.
+    pub(super) async fn unmount(&mut self) -> Result<(), ActError> {
+        self.shipping.stop();
+        self.log_worker = None;
+        self.tasks.abort_all();
+        let health = self.volume.disk().map(|disk| disk.health);
+        if let Volume::Mounted(mounted) = std::mem::replace(&mut self.volume, Volume::Unmounted) {
+            mounted.probing.cancel();
+            drop(mounted);
+        }
+        self.search.reset();
+        let stalled = matches!(health, Some(holdfast_model::volume::DiskHealth::Stalled { .. }));
+        if !stalled
+            && self.node.helper.volume(Verb::Unmount { how: Unmount::Plain }, DESK_DEADLINE).await.is_ok()
+        {
+            return Ok(());
+        }
+        self.node.helper.volume(Verb::Unmount { how: Unmount::Lazy }, DESK_DEADLINE).await?;
+        Ok(())
+    }
+}
+
+impl Drop for MountedVolume {
+    fn drop(&mut self) {
+        self.probing.cancel();
+        self.tasks.abort_all();
+    }
+}
+
+fn probe_target(node: &Node, device: &holdfast_model::volume::DeviceId) -> Target {
+    let volume = &node.config.volume;
+    let is_directory = volume.kind == VolumeKind::Directory;
+    let mounted = Mounts::of_this_process().ok();
+    let number = mounted.and_then(|mounts| mounts.at(&volume.mount).map(|mount| mount.device));
+    Target {
+        device: device.clone(),
+        number: number.filter(|_| !is_directory),
+        mount: (!is_directory).then(|| volume.mount.clone()),
+        interval: volume.probe_interval,
+        deadline: volume.stall_deadline,
+    }
+}
+
+/// Picks the device to use. Another volume of ours than the one that this node lives on is an abandoned incarnation,
+/// and one of those never comes back.
+fn choose(found: &[Planned], current: Option<&CurrentVolume>) -> VolumeView {
+    let ours: Vec<&Planned> =
+        found.iter().filter(|planned| matches!(planned.found.verdict, Verdict::Ours { .. })).collect();
+    let lives_on = |planned: &&&Planned| match (current, &planned.identity) {
+        (Some(current), Some(identity)) => identity.incarnation == current.incarnation,
+        (Some(_), None) => false,
+        (None, _) => ours.len() == 1,
+    };
+    if let Some(planned) = ours.iter().find(lives_on) {
+        return VolumeView::Unmounted { device: planned.found.device.clone() };
+    }
+    let blank = found.iter().find(|planned| planned.found.verdict == Verdict::Blank);
+    match blank {
+        Some(planned) => VolumeView::Blank { device: planned.found.device.clone() },
+        None => VolumeView::Absent { verdicts: found.iter().map(abandoned).collect() },
+    }
+}
+
+fn abandoned(planned: &Planned) -> DeviceVerdict {
+    let mut found = planned.found.clone();
+    if matches!(found.verdict, Verdict::Ours { .. }) {
+        found.verdict =
+            Verdict::Stale { why: "an older incarnation of this node, which never comes back".to_owned() };
+    }
+    found
+}
