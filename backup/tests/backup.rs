@@ -11,6 +11,7 @@ use holdfast_backup::backup::{self, Backup, BackupError};
 use holdfast_backup::{Meter, PathError, RelPath, Repository};
 use holdfast_model::record::{self, RecordKind};
 use object_store::ObjectStoreExt;
+use support::faulty::Fault;
 use support::*;
 
 async fn complete(repository: &Repository) -> usize {

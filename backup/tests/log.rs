@@ -10,6 +10,7 @@ use holdfast_backup::store::StoreFault;
 use holdfast_backup::{Repository, RepositoryConfig};
 use object_store::ObjectStoreExt;
 use proptest::prelude::*;
+use support::faulty::Fault;
 use support::*;
 
 fn one_reign() -> Chain {

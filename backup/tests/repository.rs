@@ -10,7 +10,8 @@ use holdfast_backup::repository::RepositoryError;
 use holdfast_backup::store::StoreFault;
 use holdfast_backup::{ClusterRecord, Found, Location, RepositoryConfig};
 use holdfast_model::ClusterId;
-use support::{Fault, Faulty, record};
+use support::faulty::{Fault, Faulty};
+use support::record;
 
 fn location(store: &Faulty) -> Location {
     Location::over(Arc::new(store.clone()), "site/a")

@@ -14,6 +14,7 @@ use holdfast_model::ByteCount;
 use holdfast_storage_io::IoError;
 use holdfast_storage_io::bulk::{BulkFile, BulkIo};
 use holdfast_storage_io::root::Root;
+use support::faulty::Fault;
 use support::*;
 
 const PLENTY: ByteCount = ByteCount::gib(1);

@@ -20,7 +20,7 @@ use holdfast_storage_io::root::Root;
 
 pub(crate) mod faulty;
 
-pub(crate) use faulty::{Fault, Faulty};
+pub(crate) use faulty::Faulty;
 
 pub(crate) const CHUNK: usize = 256 << 10;
 /// The finest cut that a repository may have.
