@@ -7,7 +7,7 @@
 //! * [`acked`]: a client that remembers what it was told was committed, and the audit of that memory.
 //! * [`logs`]: a test fails on warnings that it did not expect.
 //! * [`timeline`], [`demo`]: what happened when, told to a person.
-//! * [`eventually`]: the one way to wait.
+//! * [`mod@eventually`]: the one way to wait.
 //!
 //! Not here: anything that the product needs. Nothing depends on this crate.
 
