@@ -201,6 +201,9 @@ mod tests {
     }
 
     proptest! {
+        // Each case reads megabytes.
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
         #[test]
         fn only_zeros_are_blank(at in 0..SIZE, byte in 1u8..) {
             let mut bytes = vec![0; SIZE];

@@ -1,9 +1,8 @@
 //! Mounts a claimed volume of ours, sets up what is on it, and unmounts it again.
 //!
 //! The device is held open while it is mounted, so that its name cannot come to mean another one, and `st_dev` is
-//! checked after. The bare mount point
-//! is made unwritable (mode 0000, immutable where the file system below can), so that nothing lands on the root
-//! disk while the volume is away.
+//! checked after. The bare mount point is made unwritable (mode 0000, immutable where the file system below can),
+//! so that nothing lands on the root disk while the volume is away.
 //!
 //! A volume without an identity record was not finished: the record follows the stamp, so it is written now, if
 //! and only if nothing was ever stored on the file system.
@@ -132,16 +131,14 @@ impl Claimed<Ours> {
         let flags = MsFlags::MS_NOATIME | MsFlags::MS_NODEV | MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
         nix::mount::mount(Some(&self.held.pinned_path()), &spec.mount, Some(fstype), flags, Some(options))
             .map_err(refused("mount", &spec.mount))?;
-        let mounted = self.complete(spec);
-        if mounted.is_err() {
-            unmount(&spec.mount, Unmount::Plain)?;
+        let mounted = settle(spec, &self.held.id, self.held.number, self.identity());
+        if mounted.is_err()
+            && let Err(err) = unmount(&spec.mount, Unmount::Plain)
+        {
+            warn!(target = %spec.mount.display(), error = %err, "unusable volume stays mounted");
         }
         limit_xfs_retries(&self.held.disk.name);
         mounted
-    }
-
-    fn complete(&self, spec: &VolumeSpec) -> Result<Mounted, MountError> {
-        settle(spec, &self.held.id, self.held.number, self.identity())
     }
 }
 

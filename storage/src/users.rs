@@ -37,12 +37,14 @@ pub(crate) fn of(held: &Held, sysfs: &Sysfs) -> Vec<String> {
 /// Names of loop devices that are backed by the device.
 fn loops_on(number: DevNumber, sysfs: &Sysfs) -> Vec<String> {
     let disks = sysfs.disks().unwrap_or_default();
-    let backed_by_it = |name: &str, backing_file: &Path| {
-        let by_status = File::open(Path::new("/dev").join(name))
+    let backed_by_it = |name: &str, backing_file: &Path| match std::fs::metadata(backing_file) {
+        Ok(meta) => meta.file_type().is_block_device() && DevNumber::from_dev(meta.rdev()) == number,
+        // A name of another mount namespace, or none any more. Only then the loop device is opened and asked:
+        // whoever probes that one at this moment would take us for a user of it.
+        Err(_) => File::open(Path::new("/dev").join(name))
             .ok()
             .and_then(|device| loopdev::backing(&device).ok().flatten())
-            .is_some_and(|backing| backing.rdevice != 0 && DevNumber::from_dev(backing.rdevice) == number);
-        by_status || is_device(backing_file, number)
+            .is_some_and(|backing| backing.rdevice != 0 && DevNumber::from_dev(backing.rdevice) == number),
     };
     disks
         .into_iter()

@@ -1,7 +1,7 @@
 //! Looks at a mounted volume: the probe write, and whether the device is still the one that was mounted.
 //!
-//! [`ProbeFile`] touches the disk and belongs into a worker process that may be lost. [`device_gone`] reads sysfs
-//! only, as `mountinfo::Mounts` reads `/proc` only: the daemon may call both at any time.
+//! [`ProbeFile`] touches the disk and belongs into a worker process that may be lost. [`Lookout`] reads sysfs and
+//! the mount table only: the daemon may use it at any time.
 //!
 //! The probe overwrites one preallocated block with `O_DIRECT | O_DSYNC`: no allocation, so a full disk is not
 //! taken for a dead one, and no cache, so a dead one is not taken for a live one. An fsync of a clean file or a
@@ -12,16 +12,16 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use holdfast_model::volume::DeviceId;
+use holdfast_model::volume::{DeviceId, VolumeKind};
 use holdfast_storage_io::IoError;
 use holdfast_storage_io::buffer::{ALIGNMENT, AlignedBuf};
 use holdfast_storage_io::root::Root;
 use nix::fcntl::OFlag;
 use nix::libc;
 
-use crate::mountinfo::DevNumber;
+use crate::mountinfo::{DevNumber, FsState, Mounts};
 use crate::places::PROBE;
 use crate::sysfs::Sysfs;
 
@@ -66,22 +66,68 @@ impl ProbeFile {
     }
 }
 
+/// Where to look for what became of a mounted volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lookout {
+    /// A file system on a device.
+    Device {
+        /// What was mounted.
+        device: DeviceId,
+        /// Its number.
+        number: DevNumber,
+        /// Where.
+        mount: PathBuf,
+    },
+    /// Kind `directory`.
+    Directory {
+        /// The directory.
+        path: PathBuf,
+    },
+}
+
+impl Lookout {
+    /// For a volume that was just mounted; `None` if nothing is mounted at `mount`.
+    #[must_use]
+    pub fn new(kind: VolumeKind, device: &DeviceId, mount: &Path, mounts: &Mounts) -> Option<Self> {
+        match kind {
+            VolumeKind::Directory => Some(Self::Directory { path: device.path.clone() }),
+            VolumeKind::Nvme | VolumeKind::Block => {
+                let number = mounts.at(mount)?.device;
+                Some(Self::Device { device: device.clone(), number, mount: mount.to_owned() })
+            }
+        }
+    }
+
+    /// How it shows that the device is gone, if it does, and what the mount table says; for
+    /// `health::Watch::looked`.
+    #[must_use]
+    pub fn look(&self, sysfs: &Sysfs, mounts: &Mounts) -> (Option<String>, FsState) {
+        match self {
+            Self::Device { device, number, mount } => {
+                let still = mounts.at(mount).is_some_and(|m| m.device == *number);
+                let state = if still { mounts.state_at(mount) } else { FsState::NotMounted };
+                (device_gone(sysfs, *number, device), state)
+            }
+            Self::Directory { path } => {
+                let gone =
+                    (!path.is_dir()).then(|| format!("directory {} is no longer there", path.display()));
+                (gone, FsState::ReadWrite)
+            }
+        }
+    }
+}
+
 /// How it shows that `device` is no longer there, or no longer the medium that was mounted; `None` while it is.
-#[must_use]
-pub fn device_gone(sysfs: &Sysfs, number: DevNumber, device: &DeviceId) -> Option<String> {
+fn device_gone(sysfs: &Sysfs, number: DevNumber, device: &DeviceId) -> Option<String> {
+    let path = device.path.display();
     let Some(medium) = sysfs.medium(number) else {
         return Some(format!("device {number} is no longer there"));
     };
     if medium.diskseq != device.diskseq {
-        return Some(format!("another medium is in {}", device.path.display()));
+        return Some(format!("another medium is in {path}"));
     }
     if medium.size != device.size {
-        return Some(format!(
-            "capacity of {} changed from {} to {}",
-            device.path.display(),
-            device.size,
-            medium.size
-        ));
+        return Some(format!("capacity of {path} changed from {} to {}", device.size, medium.size));
     }
     None
 }

@@ -15,7 +15,7 @@ use holdfast_storage::sysfs::Sysfs;
 use holdfast_storage::{identity, places};
 use holdfast_storage_io::root::Root;
 
-use crate::rig::{Disk, Rig, SMALL_MIB, XFS_MIB};
+use crate::rig::{Disk, Rig, SMALL_MIB, XFS_MIB, run_to_any_end};
 
 fn identity_of(rig: &Rig, disk: &Disk) -> VolumeIdentity {
     let fs_uuid = stamp::fs_uuid(&rig.spec.cluster, &rig.spec.node, Incarnation::from_random(42));
@@ -133,6 +133,27 @@ fn an_xfs_format_that_crashed_anywhere_is_done_again() {
 #[test]
 fn an_ext4_format_that_crashed_anywhere_is_done_again() {
     a_crash_is_recovered_from(Filesystem::Ext4, SMALL_MIB);
+}
+
+#[test]
+fn a_format_whose_mkfs_was_killed_at_any_moment_is_done_again() {
+    let mut rig = Rig::new(Filesystem::Xfs);
+    let disk = rig.disk(XFS_MIB);
+    let identity = identity_of(&rig, &disk);
+    for after in ["0.001", "0.004", "0.008", "0.016", "0.030", "0.060"] {
+        forget_that_it_was_finished(&rig, &disk);
+        disk.write(0, &[0; 4096]);
+        let size = format!("size={}", stamp::fs_size(disk.size()));
+        let uuid = format!("uuid={}", identity.fs_uuid);
+        let path = disk.path().to_str().unwrap();
+        let mkfs = ["-s", "KILL", after, "mkfs.xfs", "-q", "-K", "-d", &size, "-m", &uuid, path];
+        // Killed or, late enough, done: both are states that a crash can leave.
+        run_to_any_end("timeout", &mkfs);
+        assert_eq!(rig.verdict(&disk), Verdict::Blank, "killed after {after} s");
+        rig.format(&disk);
+        rig.unmount();
+        assert_eq!(rig.verdict(&disk).word(), "ours");
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Output, Stdio};
 use std::time::Duration;
 
 use holdfast_model::Incarnation;
@@ -197,12 +197,17 @@ impl Drop for TestMount {
     }
 }
 
-/// Runs a program to its end.
+/// Runs a program, which must succeed.
 pub(crate) fn run(program: &str, arguments: &[&str]) {
-    #[expect(clippy::disallowed_methods, reason = "tests set their devices up with the system's own tools")]
-    let output = std::process::Command::new(program).args(arguments).output().unwrap();
+    let output = run_to_any_end(program, arguments);
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{program} {arguments:?}: {said}");
+}
+
+/// Runs a program, which may fail.
+pub(crate) fn run_to_any_end(program: &str, arguments: &[&str]) -> Output {
+    #[expect(clippy::disallowed_methods, reason = "tests set their devices up with the system's own tools")]
+    std::process::Command::new(program).args(arguments).output().unwrap()
 }
 
 /// A shell that does something and holds on to it until dropped.

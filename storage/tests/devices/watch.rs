@@ -6,12 +6,12 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use holdfast_model::volume::{DeviceId, Filesystem};
+use holdfast_model::volume::{DeviceId, Filesystem, VolumeKind};
 use holdfast_storage::mount::Unmount;
-use holdfast_storage::mountinfo::{DevNumber, FsState, Mounts};
+use holdfast_storage::mountinfo::{FsState, Mounts};
 use holdfast_storage::ops::{Request, Verb, perform};
 use holdfast_storage::sysfs::Sysfs;
-use holdfast_storage::watch::{ProbeFile, device_gone};
+use holdfast_storage::watch::{Lookout, ProbeFile};
 use holdfast_storage_io::ioctl;
 use holdfast_storage_io::root::Root;
 use nix::libc::EIO;
@@ -29,8 +29,13 @@ fn volume(filesystem: Filesystem) -> (Rig, Disk, Root, DeviceId) {
     (rig, disk, root, device)
 }
 
-fn number(rig: &Rig) -> DevNumber {
-    Mounts::of_this_process().unwrap().at(&rig.spec.mount).unwrap().device
+fn lookout(rig: &Rig, device: &DeviceId) -> Lookout {
+    let mounts = Mounts::of_this_process().unwrap();
+    Lookout::new(VolumeKind::Block, device, &rig.spec.mount, &mounts).unwrap()
+}
+
+fn look(lookout: &Lookout) -> (Option<String>, FsState) {
+    lookout.look(&Sysfs::default(), &Mounts::of_this_process().unwrap())
 }
 
 fn state(rig: &Rig) -> FsState {
@@ -41,16 +46,18 @@ fn a_vanished_disk_fails_the_probe_at_once(filesystem: Filesystem) {
     let (rig, disk, root, device) = volume(filesystem);
     let mut probe = ProbeFile::open(&root).unwrap();
     probe.write().unwrap();
-    assert_eq!(device_gone(&Sysfs::default(), number(&rig), &device), None);
+    let lookout = lookout(&rig, &device);
+    assert_eq!(look(&lookout), (None, FsState::ReadWrite));
 
     disk.device.limit_size(512).unwrap();
-    assert!(device_gone(&Sysfs::default(), number(&rig), &device).unwrap().contains("capacity"));
+    assert!(look(&lookout).0.unwrap().contains("capacity"));
     // An idle engine would go on: reads come from memory.
     assert!(rig.spec.mount.join("pgdata").is_dir());
     let failed = probe.write().unwrap_err();
     assert_eq!(failed.raw_os_error(), Some(EIO));
     drop((probe, root));
     rig.perform(Verb::Unmount { how: Unmount::Plain }).unwrap();
+    assert_eq!(look(&lookout).1, FsState::NotMounted);
 }
 
 #[test]
@@ -67,7 +74,7 @@ fn a_vanished_disk_fails_the_probe_at_once_on_ext4() {
 fn another_medium_in_the_same_place_is_noticed() {
     let (rig, _disk, _root, device) = volume(Filesystem::Ext4);
     let before = DeviceId { diskseq: device.diskseq - 1, ..device };
-    assert!(device_gone(&Sysfs::default(), number(&rig), &before).unwrap().contains("another medium"));
+    assert!(look(&lookout(&rig, &before)).0.unwrap().contains("another medium"));
 }
 
 #[test]
