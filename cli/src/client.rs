@@ -17,6 +17,7 @@ use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
+use tokio::io::AsyncBufReadExt as _;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -135,7 +136,11 @@ async fn connect_one(
     let to = endpoint.clone();
     let connector = tower::service_fn(move |_: http::Uri| {
         let (to, config) = (to.clone(), Arc::clone(&config));
-        async move { dial(&to, config).await.map(TokioIo::new) }
+        async move {
+            let mut stream = dial(&to, config).await?;
+            first_word(&mut stream).await?;
+            io::Result::Ok(TokioIo::new(stream))
+        }
     });
     tonic::transport::Endpoint::from_shared(endpoint.to_string())?
         .connect_timeout(CONNECT_DEADLINE)
@@ -143,6 +148,17 @@ async fn connect_one(
         .keep_alive_timeout(KEEPALIVE_DEADLINE)
         .connect_with_connector(connector)
         .await
+}
+
+/// Waits for the agent's first bytes of HTTP/2, which it sends unasked, and leaves them to be read.
+///
+/// With TLS 1.3 a handshake looks done from here before the agent has judged our certificate. Without this wait its
+/// refusal would come up somewhere in HTTP/2, where it is text and no longer a [`rustls::Error`].
+async fn first_word(stream: &mut TlsStream<TcpStream>) -> io::Result<()> {
+    tokio::time::timeout(CONNECT_DEADLINE, stream.fill_buf())
+        .await
+        .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "no HTTP/2 in time")))
+        .map(drop)
 }
 
 /// Connects and shakes hands; for tests that speak something else than `holdfast.v1`.

@@ -116,8 +116,7 @@ impl From<Status> for Failure {
     }
 }
 
-/// The TLS error below `err`, if there is one. With TLS 1.3 an agent refuses a certificate after the handshake
-/// looks done from here, so it shows as a failed call. An `io::Error` hides its content from `source()`.
+/// The TLS error below `err`, if there is one. An `io::Error` hides its content from `source()`.
 #[must_use]
 pub fn tls_error<'a>(err: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
     let mut cause = Some(err);
