@@ -4,7 +4,7 @@
 //! flock is a property of the open file, so it is held as long as any process has the inherited descriptor: by the
 //! postmaster, and by a backend that outlives it. It is taken before the exec and never let go by us.
 //!
-//! Invariants, each a test below or in `tests/supervisor_lock.rs`:
+//! Invariants, each a test below; across namespaces and agents in `tests/supervisor/adopt.rs`:
 //! * `a_held_lock_is_refused_and_the_holder_named`.
 //! * `looking_never_takes_the_lock_away_from_a_starter_for_longer_than_the_look`.
 //! * `a_link_in_place_of_the_lock_is_refused`.

@@ -7,7 +7,7 @@
 //!
 //! There is no parent-death signal: it is tied to the thread that forked, and the engine is to outlive the agent.
 //!
-//! Invariants, each a test in `tests/supervisor_start.rs`:
+//! Invariants, each a test in `tests/supervisor/start.rs`:
 //! * `a_stage_that_was_not_let_go_starts_nothing`.
 //! * `nothing_starts_on_a_mount_point_without_its_volume`.
 //! * `the_engine_runs_as_its_user_with_lock_and_log_and_nothing_else_inherited`.

@@ -155,24 +155,24 @@ impl Children {
         }
     }
 
-    /// Takes those that have ended out of the table.
-    pub(super) fn reap(&mut self) -> Vec<(Child, ExitStatus)> {
-        let mut reaped = Vec::new();
-        let pids: Vec<i32> = self.living.keys().copied().collect();
-        for pid in pids {
-            let Some(child) = self.living.get_mut(&pid) else { continue };
+    /// Those that have ended and are still in the table.
+    pub(super) fn ended(&mut self) -> Vec<(i32, ExitStatus)> {
+        let mut ended = Vec::new();
+        for (pid, child) in &mut self.living {
             match child.handle.try_wait() {
                 Ok(None) => {}
-                Ok(Some(status)) => {
-                    if let Some(child) = self.living.remove(&pid) {
-                        self.remember(child.process, status);
-                        reaped.push((child, status));
-                    }
-                }
+                Ok(Some(status)) => ended.push((*pid, status)),
                 Err(err) => warn!(pid, error = %err, "child cannot be waited for"),
             }
         }
-        reaped
+        ended
+    }
+
+    /// Takes one that has ended out of the table, and remembers how it ended.
+    pub(super) fn remove(&mut self, pid: i32, status: ExitStatus) -> Option<Child> {
+        let child = self.living.remove(&pid)?;
+        self.remember(child.process, status);
+        Some(child)
     }
 
     fn remember(&mut self, process: ProcessId, status: ExitStatus) {

@@ -28,6 +28,7 @@ impl Server {
         waiter: Waiter,
     ) -> Result<(), Failure> {
         self.give_up_forgotten_stage()?;
+        self.refuse_in_a_crowd()?;
         let spec = self.settings.engine_spec(program, args);
         let program = spec.program.clone();
         let started = self.children.start_stage(&spec, |ours| {
@@ -142,7 +143,12 @@ impl Server {
     /// Kills everything of the engine at once. Sent is not dead: whoever waits for a disk dies when it answers.
     pub(super) fn kill_engine(&mut self) -> Result<Answer, Failure> {
         if let Some(cgroup) = self.settings.cgroup() {
-            fs::write(cgroup.dir.join("cgroup.kill"), "1").map_err(failed("kill the engine's cgroup"))?;
+            match fs::write(cgroup.dir.join("cgroup.kill"), "1") {
+                Ok(()) => {}
+                // Somebody tidied up an empty one.
+                Err(err) if err.kind() == io::ErrorKind::NotFound => {}
+                Err(err) => return Err(failed("kill the engine's cgroup")(err)),
+            }
         }
         let engine = self.engine_processes()?;
         // Stopped first, so that none forks or reacts to the death of another (each backend has its own process group).

@@ -4,10 +4,10 @@
 //! block happens in children. When the daemon's end of the channel closes, it kills its one-shot processes and returns;
 //! the engine lives on, and stages that were not let go end with their channel.
 //!
-//! Invariants, each a test in `tests/supervisor_helper.rs`:
-//! * `a_stalled_operation_is_given_up_and_the_helper_still_answers`.
-//! * `nothing_changes_the_volume_beside_an_abandoned_change`.
-//! * `the_helper_ends_with_the_daemon_and_the_engine_does_not`.
+//! Invariants, each a test in `tests/supervisor/`:
+//! * `a_stalled_operation_is_given_up_and_the_helper_still_answers`, and nothing changes the volume beside it.
+//! * `an_agent_dies_at_once_during_a_stall_and_the_next_one_serves`.
+//! * `an_engine_is_adopted_after_an_agent_restart_and_never_started_twice`: it does not end with the helper.
 
 use std::collections::VecDeque;
 use std::io;
@@ -181,11 +181,7 @@ impl Server {
         word: &'static str,
         waiter: Waiter,
     ) -> Result<(), Failure> {
-        let abandoned =
-            self.children.iter().filter(|child| matches!(child.task, Task::AbandonedOp { .. })).count();
-        if abandoned >= ABANDONED_MAX {
-            return Err(Failure::Busy { what: format!("{abandoned} operations that were given up") });
-        }
+        self.refuse_in_a_crowd()?;
         let exclusive = question.changes_volume();
         let started = self.children.start_op(|ours| {
             let channel = Channel::nonblocking(ours)?;
@@ -194,6 +190,16 @@ impl Server {
             Ok(Task::Op { waiter, channel: Some(channel), word, exclusive })
         });
         started.map(drop).map_err(super::failed("start a one-shot process"))
+    }
+
+    /// Children that were given up wait for a disk: more of them would wait as well.
+    pub(super) fn refuse_in_a_crowd(&self) -> Result<(), Failure> {
+        let given_up = |child: &&Child| matches!(child.task, Task::AbandonedOp { .. } | Task::Done);
+        let count = self.children.iter().filter(given_up).count();
+        if count < ABANDONED_MAX {
+            return Ok(());
+        }
+        Err(Failure::Busy { what: format!("the end of {count} processes that were given up") })
     }
 
     fn listen_to(&mut self, pid: i32) {
@@ -225,8 +231,12 @@ impl Server {
 
     fn reap(&mut self) {
         while let Ok(Some(_)) = self.ended.read_signal() {}
-        for (child, status) in self.children.reap() {
-            self.bury(&child, status);
+        for (pid, status) in self.children.ended() {
+            // Its last words may have come after the poll.
+            self.listen_to(pid);
+            if let Some(child) = self.children.remove(pid, status) {
+                self.bury(&child, status);
+            }
         }
     }
 
@@ -236,8 +246,7 @@ impl Server {
         match &child.task {
             Task::Op { waiter, word, .. } => self.reply(waiter.id, Err(died(word))),
             Task::Stage { waiter, .. } => self.reply(waiter.id, Err(died("engine stage"))),
-            // Ended right after its exec, which worked: the engine's own state tells how.
-            Task::Releasing { waiter, .. } => self.reply(waiter.id, Ok(Answer::Released)),
+            Task::Releasing { waiter, .. } => self.reply(waiter.id, Err(died("released engine stage"))),
             Task::Engine => info!(process = %child.process, %status, "engine process ended"),
             Task::AbandonedOp { word, since, .. } => {
                 info!(process = %child.process, verb = word, after = ?since.elapsed(), "abandoned operation ended");

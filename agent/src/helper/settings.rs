@@ -98,7 +98,8 @@ impl Settings {
     /// [`SettingsError`].
     pub fn resolve(config: &Config) -> Result<Self, SettingsError> {
         let users = if Uid::effective().is_root() { Some(Users::resolve(config)?) } else { None };
-        let cgroup = Cgroup::find(config.cluster.as_str());
+        // Moving a process needs rights on the cgroup that it comes from as well: only root has them for sure.
+        let cgroup = users.as_ref().and_then(|_| Cgroup::find(config.cluster.as_str()));
         if cgroup.is_none() {
             warn!("no writable cgroup v2 hierarchy: the engine will be killed process by process");
         }

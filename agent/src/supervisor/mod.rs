@@ -4,9 +4,9 @@
 //! record of which process it is, stored before that process becomes the engine ([`record`]). After a restart [`adopt`]
 //! judges whose engine holds the lock. Whether an engine still runs is seen in `/proc`, without touching its disk.
 //!
-//! Invariants, each a test in `tests/supervisor_*.rs`:
+//! Invariants, each a test in `tests/supervisor/`:
 //! * `an_engine_is_adopted_after_an_agent_restart_and_never_started_twice`.
-//! * `an_agent_that_dies_between_record_and_release_starts_nothing`.
+//! * `a_stage_that_was_not_let_go_starts_nothing`, so an agent that dies between record and release starts nothing.
 //! * `a_lock_held_by_a_stranger_refuses_the_start_and_names_him`.
 //!
 //! Not here: when to start or stop (`holdfast-agent-decide`), readiness (a query, by `engine`'s session).

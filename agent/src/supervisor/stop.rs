@@ -5,7 +5,7 @@
 //! shutting the file system down below it. The engine counts as stopped only when nothing of it is left, backends included:
 //! one orphan still writes.
 //!
-//! Invariants: `the_ladder_never_gets_softer` below; in `tests/supervisor_stop.rs`:
+//! Invariants: `the_ladder_never_gets_softer` below; in `tests/supervisor/`:
 //! * `a_child_that_ignores_signals_is_killed_with_all_that_it_forked`.
 //! * `an_engine_on_a_stalled_disk_is_unkillable_and_said_to_be`.
 

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use holdfast_agent::child::process;
 use holdfast_agent::helper::protocol::EngineProgram;
 use holdfast_agent::helper::wire::{self, WireError};
 use holdfast_agent::helper::{HelperClient, HelperLink};
@@ -16,6 +17,8 @@ use holdfast_agent::supervisor::Supervisor;
 use holdfast_agent::supervisor::stop::Patience;
 use holdfast_model::Incarnation;
 use holdfast_storage::ops::{Consent, FormatOrder, Response, Seen, Verb};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
@@ -160,6 +163,10 @@ impl Drop for Node {
         if let Some(agent) = &mut self.agent {
             drop(agent.helper.kill());
             drop(agent.helper.wait());
+        }
+        let lock = self.mount().join(".holdfast/engine.lock");
+        for pid in process::holders_of(&lock.canonicalize().unwrap_or(lock)).unwrap() {
+            kill(Pid::from_raw(pid), Signal::SIGKILL).ok();
         }
         if self.mount().is_dir() && !self.mount().is_symlink() {
             // A volume of kind `block`, unless the test unmounted it.

@@ -7,9 +7,11 @@ use holdfast_agent::child::spec::Refusal;
 use holdfast_agent::helper::CallError;
 use holdfast_agent::helper::protocol::{EngineProgram, Failure, ProcessState};
 use holdfast_agent::supervisor::SupervisorError;
+use holdfast_agent::supervisor::adopt::Found;
+use holdfast_agent::supervisor::stop::{Step, StopBy, Stopped};
 use nix::unistd::User;
 
-use crate::node::{DAEMON, ENGINE, Node, SOON, script, wait_until};
+use crate::node::{DAEMON, ENGINE, Node, SOON, impatient, script, wait_until};
 
 #[tokio::test]
 async fn the_engine_runs_as_its_user_with_lock_and_log_and_nothing_else_inherited() {
@@ -114,6 +116,28 @@ async fn a_program_that_cannot_be_executed_is_told() {
         panic!("{err:?}")
     };
     assert!(refusal.to_string().contains("bin/postgres: No such file"), "{refusal}");
+}
+
+#[tokio::test]
+async fn without_root_the_same_shape_runs_as_one_user() {
+    let mut node = Node::new().await;
+    node.kill_agent().await;
+    for name in ["", "dev"] {
+        node.give_to_daemon(&node.path(name));
+    }
+    node.start_agent_through(&["setpriv", "--reuid", DAEMON, "--regid", DAEMON, "--clear-groups"]).await;
+    node.format().await;
+    let (program, args) =
+        script("trap '' INT QUIT; setsid sleep 600 & echo uid $(id -u); while :; do sleep 0.1; done");
+    let supervisor = node.supervisor();
+    let record = supervisor.start(program, args).await.unwrap();
+    let daemon = User::from_name(DAEMON).unwrap().unwrap();
+    node.wait_for_log(&format!("uid {}\n", daemon.uid)).await;
+    assert_eq!(record.cgroup, None);
+    assert_eq!(supervisor.find().await.unwrap(), Found::Ours(record.clone()));
+    let stopped = supervisor.stop(record.process, StopBy::Fast, impatient()).await.unwrap();
+    assert_eq!(stopped, Stopped::Gone(Step::Kill));
+    assert_eq!(supervisor.find().await.unwrap(), Found::Nothing);
 }
 
 #[tokio::test]
