@@ -106,8 +106,21 @@ impl Server {
                 };
                 (waiter.id, Err(died), Task::Done)
             }
-            // A prepared stage that speaks or ends has given up; one that is let go of says nothing twice.
-            (_, _) => return,
+            (Task::Releasing { waiter, .. }, Some(StageReport::Prepared { .. })) => {
+                let operation = "release the engine's stage".to_owned();
+                let error = "it says twice that it is prepared".to_owned();
+                (waiter.id, Err(Failure::Helper { operation, error }), Task::Done)
+            }
+            // A prepared stage that speaks or ends has given up; nobody waits for it. The others have no stage's channel.
+            (
+                Task::Prepared { .. }
+                | Task::Op { .. }
+                | Task::AbandonedOp { .. }
+                | Task::Engine
+                | Task::Worker
+                | Task::Done,
+                Some(_) | None,
+            ) => return,
         };
         if let Some(child) = self.children.by_pid(pid) {
             child.task = next;

@@ -3,7 +3,7 @@
 //! Whatever may touch a device happens here, since a stalled one never lets go of who touched it. The helper kills the
 //! process group of a late one and forgets about it; it may finish when the disk comes back, or never.
 //!
-//! Not here: deadlines and what may run beside what. See [`super::server`].
+//! Not here: deadlines and what may run beside what. See `server`.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;

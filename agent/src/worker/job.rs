@@ -3,7 +3,7 @@
 //! One worker, one job: the daemon sends a [`Order::Start`], the worker sends [`JobEvent`]s and at last `Done` or `Failed`,
 //! and ends. What is inside job, result and notes is between the body and whoever started it.
 //!
-//! Not here: the bodies. See [`super::bodies`].
+//! Not here: the bodies. See `bodies`.
 
 use async_trait::async_trait;
 use holdfast_model::status::Progress;
