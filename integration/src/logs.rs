@@ -35,8 +35,11 @@ pub struct Line {
     /// The module that said it.
     #[serde(default)]
     pub target: String,
-    /// `message` and whatever else was attached.
+    /// What was said.
     #[serde(default)]
+    pub message: String,
+    /// Whatever else was attached.
+    #[serde(flatten)]
     pub fields: serde_json::Map<String, serde_json::Value>,
 }
 
@@ -47,21 +50,14 @@ impl Line {
         humantime::parse_rfc3339(&self.timestamp).ok()
     }
 
-    /// What was said, without fields.
-    #[must_use]
-    pub fn message(&self) -> &str {
-        self.fields.get("message").and_then(serde_json::Value::as_str).unwrap_or_default()
-    }
-
     /// What was said, with its fields, in one line.
     #[must_use]
     pub fn shown(&self) -> String {
-        let others = self.fields.iter().filter(|(name, _)| *name != "message");
-        let attached = others.map(|(name, value)| match value.as_str() {
+        let attached = self.fields.iter().map(|(name, value)| match value.as_str() {
             Some(text) => format!(" {name}={text}"),
             None => format!(" {name}={value}"),
         });
-        format!("{}{}", self.message(), attached.collect::<String>())
+        format!("{}{}", self.message, attached.collect::<String>())
     }
 }
 
@@ -112,7 +108,7 @@ impl Logs {
     /// There is none in time.
     pub async fn wait_for(&self, fragment: &str, within: Duration) -> Result<Line> {
         eventually(&format!("log line {fragment:?}"), within, async || {
-            let said = self.lines()?.into_iter().find(|line| line.message().contains(fragment));
+            let said = self.lines()?.into_iter().find(|line| line.message.contains(fragment));
             said.with_context(|| format!("the log ends with:\n{}", self.tail(5)))
         })
         .await
@@ -130,7 +126,8 @@ fn parse_line(line: &str) -> Line {
         timestamp: String::new(),
         level: Level::Error,
         target: String::new(),
-        fields: serde_json::Map::from_iter([("message".to_owned(), line.into())]),
+        message: line.to_owned(),
+        fields: serde_json::Map::new(),
     })
 }
 
@@ -162,8 +159,8 @@ impl LogGate<'_> {
 mod tests {
     use super::*;
 
-    const LOG: &str = r#"{"timestamp":"2026-01-01T00:00:00.000001Z","level":"INFO","fields":{"message":"disk formatted","device":"/dev/loop0"},"target":"holdfast_agent::act"}
-{"timestamp":"2026-01-01T00:00:01.000001Z","level":"WARN","fields":{"message":"probe failed, will retry","tries":3},"target":"holdfast_agent::watch"}
+    const LOG: &str = r#"{"timestamp":"2026-01-01T00:00:00.000001Z","level":"INFO","message":"disk formatted","device":"/dev/loop0","target":"holdfast_agent::act"}
+{"timestamp":"2026-01-01T00:00:01.000001Z","level":"WARN","message":"probe failed, will retry","tries":3,"target":"holdfast_agent::watch"}
 {"timestamp":"2026-01-01T00:0"#;
 
     #[test]

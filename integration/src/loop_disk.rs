@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use holdfast_storage_io::ioctl;
-use holdfast_storage_io::loopdev::LoopDevice;
 
 use crate::process::{command, run};
 use crate::scratch::Scratch;
@@ -17,10 +16,22 @@ use crate::scratch::Scratch;
 /// The size limit of a vanished disk: one sector.
 const ONE_SECTOR: u64 = 512;
 
+/// Sets `lo_sizelimit`, the fifth of the leading 64-bit fields of `struct loop_info64` (`linux/loop.h`), leaving the
+/// rest as it is. In a process of its own, since the agent refuses a disk that anybody holds open, and rightly so.
+const LIMIT_SIZE: &str = "\
+import fcntl, os, struct, sys
+LOOP_SET_STATUS64, LOOP_GET_STATUS64 = 0x4C04, 0x4C05
+device = os.open(sys.argv[1], os.O_RDWR)
+info = bytearray(232)
+fcntl.ioctl(device, LOOP_GET_STATUS64, info)
+struct.pack_into('=Q', info, 32, int(sys.argv[2]))
+fcntl.ioctl(device, LOOP_SET_STATUS64, info)
+";
+
 /// A blank disk. Needs root.
 #[derive(Debug)]
 pub struct LoopDisk {
-    device: LoopDevice,
+    device: PathBuf,
     // Last: the scratch directory goes when its last user has gone.
     _scratch: Scratch,
 }
@@ -36,14 +47,13 @@ impl LoopDisk {
 
     fn over(scratch: &Scratch, file: &Path, bytes: u64) -> Result<Self> {
         make_sparse(file, bytes)?;
-        let device = LoopDevice::attach(file).with_context(|| format!("attach {}", file.display()))?;
-        Ok(Self { device, _scratch: scratch.clone() })
+        Ok(Self { device: attach(file)?, _scratch: scratch.clone() })
     }
 
     /// Where the device is, e.g. `/dev/loop3`.
     #[must_use]
     pub fn path(&self) -> &Path {
-        self.device.path()
+        &self.device
     }
 
     /// From now on reads and writes fail, as on NVMe that was pulled. What is cached can still be read.
@@ -51,7 +61,7 @@ impl LoopDisk {
     /// # Errors
     /// The kernel's.
     pub fn vanish(&self) -> Result<()> {
-        self.device.limit_size(ONE_SECTOR).with_context(|| format!("let {} vanish", self.path().display()))
+        self.limit_size(ONE_SECTOR)
     }
 
     /// Undoes [`Self::vanish`].
@@ -59,8 +69,28 @@ impl LoopDisk {
     /// # Errors
     /// The kernel's.
     pub fn come_back(&self) -> Result<()> {
-        self.device.limit_size(0).with_context(|| format!("bring {} back", self.path().display()))
+        self.limit_size(0)
     }
+
+    fn limit_size(&self, bytes: u64) -> Result<()> {
+        run(command("python3").args(["-c", LIMIT_SIZE]).arg(&self.device).arg(bytes.to_string()))?;
+        Ok(())
+    }
+}
+
+impl Drop for LoopDisk {
+    fn drop(&mut self) {
+        // A disk in use is detached by the kernel when its last user lets go; what fails here, the janitor finds.
+        drop(detach(&self.device));
+    }
+}
+
+fn attach(file: &Path) -> Result<PathBuf> {
+    Ok(run(command("losetup").args(["--find", "--show"]).arg(file))?.trim_end().into())
+}
+
+fn detach(device: &Path) -> Result<String> {
+    run(command("losetup").arg("--detach").arg(device))
 }
 
 /// A blank disk that can be made to hang. Needs root.
@@ -69,7 +99,6 @@ pub struct StallingDisk {
     // Before the disk: a frozen file below would block its detaching.
     below: FrozenBelow,
     disk: LoopDisk,
-    _outer: LoopDevice,
 }
 
 #[derive(Debug)]
@@ -87,12 +116,12 @@ impl StallingDisk {
         // Room for the disk and for ext4's own structures.
         make_sparse(&image, bytes + bytes / 8 + (64 << 20))?;
         run(command("mkfs.ext4").args(["-q", "-m", "0", "-O", "^has_journal"]).arg(&image))?;
-        let outer = LoopDevice::attach(&image).with_context(|| format!("attach {}", image.display()))?;
         let mount = scratch.folder(&format!("{name}.below"))?;
-        run(command("mount").arg(outer.path()).arg(&mount))?;
+        // Unmounted and detached with the scratch directory.
+        run(command("mount").args(["-o", "loop"]).arg(&image).arg(&mount))?;
         let file_system = File::open(&mount).context("hold the file system below the disk")?;
         let disk = LoopDisk::over(scratch, &mount.join(name), bytes)?;
-        Ok(Self { below: FrozenBelow { file_system }, disk, _outer: outer })
+        Ok(Self { below: FrozenBelow { file_system }, disk })
     }
 
     /// The disk on top.
@@ -125,8 +154,7 @@ impl Drop for FrozenBelow {
     }
 }
 
-fn make_sparse(file: &Path, bytes: u64) -> Result<PathBuf> {
+fn make_sparse(file: &Path, bytes: u64) -> Result<()> {
     let made = File::create_new(file).with_context(|| format!("make {}", file.display()))?;
-    made.set_len(bytes).with_context(|| format!("size {}", file.display()))?;
-    Ok(file.to_owned())
+    made.set_len(bytes).with_context(|| format!("size {}", file.display()))
 }
