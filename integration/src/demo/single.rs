@@ -75,26 +75,47 @@ struct Stage {
     report: Report,
 }
 
-/// Plays it.
+/// Plays it. After a failure the logs are in `target/demo`.
 ///
 /// # Errors
 /// Something did not go as told; everything is cleaned up all the same.
 pub async fn play(options: &Options) -> Result<()> {
     let mut narrator = Narrator::begin();
     let mut stage = set_stage(&mut narrator, options).await?;
-    bootstrap(&mut narrator, &mut stage).await?;
-    let (load, writer) = put_under_load(&mut narrator, &stage, options).await?;
-    back_up(&mut narrator, &mut stage, &writer).await?;
-    let vanished = vanish(&mut narrator, &mut stage).await?;
-    drop(load);
-    come_back(&mut narrator, &mut stage, &writer, &vanished).await?;
-    audit(&mut narrator, &mut stage, writer, &vanished).await?;
+    let played = perform(&mut narrator, &mut stage, options).await;
+    if played.is_err() {
+        keep_logs(&stage.node)?;
+        return played;
+    }
     if let Some(file) = &options.report {
         fs::write(file, serde_json::to_string_pretty(&stage.report)?).context("write the report")?;
     }
     narrator.scene("The daemon stops");
     stage.daemon.stop().await?;
     narrator.say("done: everything that was made is taken down again");
+    Ok(())
+}
+
+async fn perform(narrator: &mut Narrator, stage: &mut Stage, options: &Options) -> Result<()> {
+    bootstrap(narrator, stage).await?;
+    let (load, writer) = put_under_load(narrator, stage, options).await?;
+    back_up(narrator, stage, &writer).await?;
+    let vanished = vanish(narrator, stage).await?;
+    drop(load);
+    come_back(narrator, stage, &writer, &vanished).await?;
+    audit(narrator, stage, writer, &vanished).await
+}
+
+fn keep_logs(node: &Node) -> Result<()> {
+    let kept = installation::workspace().join("target/demo");
+    fs::create_dir_all(&kept).context("make a folder for logs")?;
+    for log in ["daemon.log", "pgbench.log", "state/log/engine.log"] {
+        let from = node.folder.join(log);
+        if from.exists() {
+            let to = kept.join(log.rsplit('/').next().unwrap_or(log));
+            fs::copy(&from, &to).with_context(|| format!("keep {log}"))?;
+        }
+    }
     Ok(())
 }
 
