@@ -22,6 +22,7 @@ pub enum DataRecord {
         /// The cluster that it is to be.
         cluster: ClusterId,
         /// The bootstrap's attempt id, which its promise carries.
+        #[serde(with = "holdfast_model::hex128")]
         attempt: u128,
     },
     /// A restore began: files may be missing or half written.
@@ -55,6 +56,7 @@ pub struct Refounding {
     /// The reserved rule: the new term, this incarnation alone, `start` = the end of the restored log.
     pub rule: Rule,
     /// The attempt id, which its promise carries.
+    #[serde(with = "holdfast_model::hex128")]
     pub attempt: u128,
     /// The backup that is restored.
     pub backup: String,

@@ -60,6 +60,7 @@ pub struct FoundedCluster {
     /// The cluster.
     pub cluster: ClusterId,
     /// The bootstrap's attempt id, which its promise carries.
+    #[serde(with = "holdfast_model::hex128")]
     pub attempt: u128,
     /// When, RFC 3339, for people; the repository's record carries it too.
     pub created: String,

@@ -119,13 +119,14 @@ pub async fn run(
 
 fn tell(out: &watch::Sender<RepositoryView>, view: RepositoryView) {
     out.send_if_modified(|old| {
-        let changed = *old != view;
         match (&*old, &view) {
-            _ if !changed => {}
+            // The first failure stands until the next success: the text of each is a little different.
+            (RepositoryView::Unreachable { .. }, RepositoryView::Unreachable { .. }) => return false,
             (_, RepositoryView::Unreachable { why }) => warn!(error = why, "repository unreachable"),
             (RepositoryView::Unreachable { .. }, _) => info!("repository reachable again"),
             (_, _) => {}
         }
+        let changed = *old != view;
         *old = view;
         changed
     });

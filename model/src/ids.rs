@@ -147,7 +147,7 @@ impl fmt::Display for Zone {
     }
 }
 
-fn parse_hex_128(what: &'static str, text: &str) -> Result<u128, ParseIdError> {
+pub(crate) fn parse_hex_128(what: &'static str, text: &str) -> Result<u128, ParseIdError> {
     let bad = || ParseIdError { what, given: text.to_owned(), rule: "use exactly 32 lower-case hex digits" };
     if text.len() != 32 || !text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
         return Err(bad());

@@ -6,6 +6,7 @@
 //!
 //! Not here: reading or writing anything, wire formats (`proto`), SQL (`engine`).
 
+pub mod hex128;
 pub mod ids;
 pub mod position;
 pub mod record;

@@ -117,6 +117,7 @@ pub struct Promise {
     /// Nothing below this.
     pub max_term: Term,
     /// Which try for that term was promised: an equal term from another attempt is refused. 128 random bits.
+    #[serde(with = "crate::hex128")]
     pub attempt: u128,
 }
 

@@ -42,6 +42,8 @@ const WORKER_DEADLINE: Duration = Duration::from_secs(10);
 /// `initdb` on a slow disk.
 const INITDB_DEADLINE: Duration = Duration::from_secs(300);
 const QUERY_DEADLINE: Duration = Duration::from_secs(5);
+/// Before founding that failed is begun again.
+const AGAIN_AFTER: Duration = Duration::from_secs(3);
 
 /// Why founding failed. Whatever it is, it is begun again, and goes on where it was.
 pub type FoundingError = Box<dyn std::error::Error + Send + Sync>;
@@ -83,8 +85,11 @@ async fn end(node: &Node, ticket: Ticket, result: Result<String, FoundingError>)
     match result {
         Ok(done) => ticket.end(Ok(done)),
         Err(err) => {
+            error!(error = %Causes(&*err), "founding failed, beginning again soon");
+            // While the ticket is open nothing is begun anew, so that a failure is not tried in a tight loop.
+            ticket.phase(&format!("waiting to try again: {}", Causes(&*err)));
+            tokio::time::sleep(AGAIN_AFTER).await;
             ticket.end(Err(&*err));
-            tokio::time::sleep(Duration::from_secs(2)).await; // so that a failure is not tried in a tight loop
         }
     }
     node.repository_wake.notify_one();
@@ -92,9 +97,14 @@ async fn end(node: &Node, ticket: Ticket, result: Result<String, FoundingError>)
 }
 
 async fn try_bootstrap(node: &Node, desk: &Desk, ticket: &Ticket) -> Result<String, FoundingError> {
-    let founded = match node.ledger.load::<FoundedCluster>()? {
-        Some(founded) => founded,
-        None => {
+    let founded = match (node.ledger.load::<FoundedCluster>()?, desk.facts().promise) {
+        (Some(founded), _) => founded,
+        // The ledger was lost in the middle: the promise on the volume says what was begun.
+        (None, Some(promise)) if promise.max_term == Term::FIRST => {
+            let Promise { cluster, attempt, .. } = promise;
+            FoundedCluster { cluster, attempt, created: clock::wall_clock() }
+        }
+        (None, _) => {
             let asked = node.ledger.load::<BootstrapRequest>()?.and_then(|request| request.cluster);
             let fresh = || ClusterId::new(node.config.cluster.clone(), clock::random_bits());
             let cluster = asked.unwrap_or_else(fresh);
