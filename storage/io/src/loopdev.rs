@@ -102,10 +102,13 @@ fn status(device: impl AsFd) -> io::Result<LoopInfo64> {
 
 /// A file attached as a block device until this is dropped. A device that is still mounted or open then is
 /// detached by the kernel when its last user lets go.
+///
+/// The device itself is opened only while something is done to it: a disk that some process has open is in use, to
+/// whoever looks for a free one.
 #[derive(Debug)]
 pub struct LoopDevice {
     path: PathBuf,
-    device: File,
+    backing: Backing,
 }
 
 impl LoopDevice {
@@ -122,7 +125,10 @@ impl LoopDevice {
             let path = PathBuf::from(format!("/dev/loop{number}"));
             let device = OpenOptions::new().read(true).write(true).open(&path)?;
             match configure(&device, &backing) {
-                Ok(()) => return Ok(Self { path, device }),
+                Ok(()) => {
+                    let backing = backing_of(&device)?;
+                    return Ok(Self { path, backing });
+                }
                 Err(err) if err.raw_os_error() == Some(libc::EBUSY) => {}
                 Err(err) => return Err(err),
             }
@@ -142,9 +148,10 @@ impl LoopDevice {
     /// # Errors
     /// The kernel's.
     pub fn limit_size(&self, bytes: u64) -> io::Result<()> {
-        let info = LoopInfo64 { size_limit: bytes, ..status(&self.device)? };
+        let device = self.open()?;
+        let info = LoopInfo64 { size_limit: bytes, ..status(&device)? };
         // SAFETY: the kernel reads one `loop_info64`, whose layout `LoopInfo64` has, through the pointer.
-        unsafe { raw::loop_set_status64(self.device.as_raw_fd(), &raw const info) }?;
+        unsafe { raw::loop_set_status64(device.as_raw_fd(), &raw const info) }?;
         Ok(())
     }
 
@@ -153,14 +160,24 @@ impl LoopDevice {
     /// # Errors
     /// The kernel's.
     pub fn detach(self) -> io::Result<()> {
-        clear(&self.device)
+        clear(&self.open()?)
     }
+
+    /// Opens the device if it still has the file that was attached to it: its name may mean another one after a detach.
+    fn open(&self) -> io::Result<File> {
+        let device = OpenOptions::new().read(true).write(true).open(&self.path)?;
+        if backing_of(&device)? == self.backing { Ok(device) } else { Err(io::Error::from_raw_os_error(libc::ENXIO)) }
+    }
+}
+
+fn backing_of(device: &File) -> io::Result<Backing> {
+    backing(device)?.ok_or_else(|| io::Error::from_raw_os_error(libc::ENXIO))
 }
 
 impl Drop for LoopDevice {
     fn drop(&mut self) {
         // ENXIO after an explicit detach. Anything else leaves a device behind, which a drop cannot report.
-        drop(clear(&self.device));
+        drop(self.open().and_then(|device| clear(&device)));
     }
 }
 
@@ -194,8 +211,8 @@ mod tests {
     fn a_loop_device_is_detached_when_it_is_dropped_as_root() {
         let image = image(1 << 20);
         let device = LoopDevice::attach(image.path()).unwrap();
-        assert_eq!(ioctl::device_size(&device.device).unwrap(), 1 << 20);
-        assert!(backing(&device.device).unwrap().is_some());
+        assert_eq!(ioctl::device_size(device.open().unwrap()).unwrap(), 1 << 20);
+        assert!(backing(device.open().unwrap()).unwrap().is_some());
         let again = File::open(device.path()).unwrap();
         drop(device);
         drop(again);
@@ -213,9 +230,9 @@ mod tests {
         let image = image(1 << 20);
         let device = LoopDevice::attach(image.path()).unwrap();
         device.limit_size(512).unwrap();
-        assert_eq!(ioctl::device_size(&device.device).unwrap(), 512);
+        assert_eq!(ioctl::device_size(device.open().unwrap()).unwrap(), 512);
         device.limit_size(0).unwrap();
-        assert_eq!(ioctl::device_size(&device.device).unwrap(), 1 << 20);
+        assert_eq!(ioctl::device_size(device.open().unwrap()).unwrap(), 1 << 20);
     }
 
     #[test]
@@ -223,7 +240,7 @@ mod tests {
         let (first, second) = (image(1 << 20), image(1 << 20));
         let sequence = |file: &Path| {
             let device = LoopDevice::attach(file).unwrap();
-            ioctl::disk_sequence(&device.device).unwrap()
+            ioctl::disk_sequence(device.open().unwrap()).unwrap()
         };
         assert_ne!(sequence(first.path()), sequence(second.path()));
     }
