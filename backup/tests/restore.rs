@@ -14,6 +14,7 @@ use holdfast_model::ByteCount;
 use holdfast_storage_io::IoError;
 use holdfast_storage_io::bulk::{BulkFile, BulkIo};
 use holdfast_storage_io::root::Root;
+use proptest::prelude::*;
 use support::faulty::Fault;
 use support::*;
 
@@ -77,6 +78,18 @@ async fn a_file_of_many_pages_is_restored() {
     assert_eq!(plan.manifest().pages.len(), 2);
     run(&plan, directory.path()).await.unwrap();
     assert!(read_back(directory.path()) == expected(&long));
+}
+
+#[tokio::test]
+async fn a_page_may_be_full_where_a_file_begins() {
+    let repository = finely_cut().await;
+    for chunks in 4092..4098 {
+        let tree = Tree::new().file("a", vec![1; chunks * FINE]).file("b", vec![2; 9]).file("c", Vec::new());
+        let id = back_up(&repository, &tree, 500 + chunks as u64).await.unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        run(&plan(&repository, id).await, directory.path()).await.unwrap();
+        assert!(read_back(directory.path()) == expected(&tree), "{chunks} chunks");
+    }
 }
 
 #[tokio::test]
@@ -287,5 +300,41 @@ impl BulkIo for FullDisk {
     }
     fn sync_file(&self, file: &BulkFile) -> Result<(), IoError> {
         self.io.sync_file(file)
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+
+    #[test]
+    fn any_tree_survives_two_backups_and_a_restore(
+        sizes in prop::collection::btree_map("[a-c]{1,2}", 0usize..2000, 1..12),
+        small in 0usize..60,
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>()), 0..5),
+    ) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        runtime.block_on(async {
+            let repository = finely_cut().await;
+            let mut tree = Tree::new().directory("many");
+            for (name, size) in &sizes {
+                tree = tree.file(name, vec![3; size * FINE + size % 7]);
+            }
+            for number in 0..small {
+                tree = tree.file(&format!("many/{number}"), vec![4; number % 3]);
+            }
+            back_up(&repository, &tree, 500).await.unwrap();
+            let names: Vec<String> = sizes.keys().cloned().collect();
+            for (name, at) in changes {
+                tree.change(&names[name.index(names.len())], |content| if !content.is_empty() {
+                    let at = at.index(content.len());
+                    content[at] ^= 9;
+                });
+            }
+            let id = back_up(&repository, &tree, 700).await.unwrap();
+            let directory = tempfile::tempdir().unwrap();
+            run(&plan(&repository, id).await, directory.path()).await.unwrap();
+            prop_assert!(read_back(directory.path()) == expected(&tree));
+            Ok(())
+        })?;
     }
 }

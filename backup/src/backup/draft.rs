@@ -144,8 +144,9 @@ impl Draft {
         Ok(())
     }
 
+    /// Ends the page; the file that is being read goes on in the next one.
     async fn cut_inside_file(&mut self) -> Result<(), BackupError> {
-        let Some(Entry::File(open)) = self.entries.last() else {
+        let Some(Entry::File(open)) = self.entries.pop() else {
             unreachable!("only a file has chunks");
         };
         let rest = Fragment {
@@ -155,6 +156,10 @@ impl Draft {
             length: 0,
             chunks: Vec::new(),
         };
+        // A file without a chunk so far moves as a whole: an empty run of it would say that it is empty.
+        if !open.chunks.is_empty() {
+            self.entries.push(Entry::File(open));
+        }
         self.end_page().await?;
         self.entries.push(Entry::File(rest));
         Ok(())

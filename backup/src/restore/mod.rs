@@ -39,6 +39,8 @@ use crate::repository::{FetchError, Repository};
 use crate::store::StoreError;
 
 mod fetch;
+#[cfg(test)]
+mod hostile;
 mod page;
 mod plan;
 mod record_file;

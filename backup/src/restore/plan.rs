@@ -2,7 +2,7 @@
 //!
 //! A [`RestorePlan`] is the proof that every entry was judged; only [`plan`] makes one, and `run` accepts nothing else.
 //!
-//! Invariants, tests in `tests/hostile.rs`:
+//! Invariants, tests in `restore/hostile.rs`:
 //! * `a_hostile_manifest_is_refused_before_anything_is_written`.
 //! * `a_size_bomb_is_refused_by_the_plan`.
 
