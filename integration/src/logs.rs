@@ -102,13 +102,13 @@ impl Logs {
         all[all.len().saturating_sub(lines)..].join("\n")
     }
 
-    /// Waits for a line whose message contains `fragment`.
+    /// Waits for a line that contains `fragment` in its message or fields.
     ///
     /// # Errors
     /// There is none in time.
     pub async fn wait_for(&self, fragment: &str, within: Duration) -> Result<Line> {
         eventually(&format!("log line {fragment:?}"), within, async || {
-            let said = self.lines()?.into_iter().find(|line| line.message.contains(fragment));
+            let said = self.lines()?.into_iter().find(|line| line.shown().contains(fragment));
             said.with_context(|| format!("the log ends with:\n{}", self.tail(5)))
         })
         .await

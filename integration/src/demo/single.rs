@@ -144,6 +144,7 @@ async fn set_stage(narrator: &mut Narrator, options: &Options) -> Result<Stage> 
     };
     let node = Node::lay_out(&scratch, &spec, &store)?;
     let daemon = Daemon::start(&node).await?;
+    daemon.logs().wait_for("run 'holdfastd bootstrap'", OPENS_WITHIN).await?;
     narrator.say("holdfastd runs; asked why nothing happens (`holdfast explain`), it says:");
     narrator.show(&daemon.holdfast(&["explain"])?);
     Ok(Stage { daemon, _store: store, disks, node, report: Report::default() })
@@ -168,7 +169,7 @@ async fn put_under_load(
 ) -> Result<(Background, AckedWriter)> {
     narrator.scene("Clients write");
     let scale = options.scale.to_string();
-    run(pgbench(&stage.node).args(["--initialize", "--quiet", "--scale", &scale]))?;
+    run(&mut pgbench(&stage.node, &["--initialize", "--quiet", "--scale", &scale]))?;
     narrator.say(&format!("pgbench made its tables at scale {scale}"));
     let load = start_load(&stage.node, options)?;
     let writer = AckedWriter::start(stage.node.client()).await?;
@@ -177,17 +178,16 @@ async fn put_under_load(
     Ok((load, writer))
 }
 
-fn pgbench(node: &Node) -> std::process::Command {
+fn pgbench(node: &Node, args: &[&str]) -> std::process::Command {
     let mut pgbench = command(node.engine.join("pgbench"));
-    pgbench.env("PGCONNECT_TIMEOUT", "5").arg("--dbname").arg(node.client_url());
+    pgbench.env("PGCONNECT_TIMEOUT", "5").args(args).arg(node.client_url());
     pgbench
 }
 
 fn start_load(node: &Node, options: &Options) -> Result<Background> {
     let rate = options.rate.to_string();
-    let mut load = pgbench(node);
-    load.args(["--client", "4", "--jobs", "2", "--time", "3600", "--no-vacuum", "--rate", &rate]);
-    Background::start(&mut load, &node.folder.join("pgbench.log"))
+    let args = ["--client", "4", "--jobs", "2", "--time", "3600", "--no-vacuum", "--rate", &rate];
+    Background::start(&mut pgbench(node, &args), &node.folder.join("pgbench.log"))
 }
 
 async fn writes_go_on(writer: &AckedWriter) -> Result<History> {
