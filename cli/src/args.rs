@@ -236,7 +236,7 @@ pub enum CertsCommand {
 #[derive(Debug, Args)]
 #[command(group(clap::ArgGroup::new("whom").required(true).args(["node", "user"])))]
 pub struct IssueArgs {
-    /// Folder of the authority; the certificate goes there as <name>.pem and <name>.key
+    /// Folder of the authority; the certificate goes there as NAME.pem and NAME.key
     #[arg(long)]
     pub dir: PathBuf,
     /// A node
