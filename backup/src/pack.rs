@@ -38,6 +38,11 @@ impl PackBuilder {
         self.payload.len()
     }
 
+    /// Takes memory for a whole pack at once: growing by doubling would take up to twice as much.
+    pub(crate) fn reserve(&mut self, bytes: usize) {
+        self.payload.reserve_exact(bytes);
+    }
+
     /// Appends a chunk. The caller ends a pack long before 4 GiB.
     pub(crate) fn add(&mut self, name: ChunkName, plain: u32, stored: &[u8]) -> ChunkRef {
         let number = |n: usize| u32::try_from(n).expect("packs and chunks are far below 4 GiB");

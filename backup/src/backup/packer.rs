@@ -16,6 +16,8 @@ use crate::store::{Store, StoreError};
 /// Large enough that requests cost little beside their bytes, small enough that a few fit in memory.
 const PACK_BYTES: usize = 32 << 20;
 const UPLOADS_MAX: usize = 2;
+/// Room for the last chunk and the entries, so that a pack does not outgrow its memory at the very end.
+const PACK_SLACK: usize = 1 << 20;
 
 #[derive(Debug)]
 pub(crate) struct Packer {
@@ -38,6 +40,9 @@ impl Packer {
         plain: u32,
         stored: &[u8],
     ) -> Result<ChunkRef, BackupError> {
+        if self.filling.len() == 0 {
+            self.filling.reserve(PACK_BYTES + PACK_SLACK);
+        }
         let chunk = self.filling.add(name, plain, stored);
         if self.filling.len() >= PACK_BYTES {
             self.close().await?;
