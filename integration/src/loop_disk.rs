@@ -5,10 +5,11 @@
 //! on is frozen; freezing the file system on the disk itself would stall writes only, and above the device.
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use holdfast_storage_io::ioctl;
+use holdfast_storage_io::loopdev::LoopDevice;
 
 use crate::process::{command, run};
 use crate::scratch::Scratch;
@@ -16,22 +17,10 @@ use crate::scratch::Scratch;
 /// The size limit of a vanished disk: one sector.
 const ONE_SECTOR: u64 = 512;
 
-/// Sets `lo_sizelimit`, the fifth of the leading 64-bit fields of `struct loop_info64` (`linux/loop.h`), leaving the
-/// rest as it is. In a process of its own, since the agent refuses a disk that anybody holds open, and rightly so.
-const LIMIT_SIZE: &str = "\
-import fcntl, os, struct, sys
-LOOP_SET_STATUS64, LOOP_GET_STATUS64 = 0x4C04, 0x4C05
-device = os.open(sys.argv[1], os.O_RDWR)
-info = bytearray(232)
-fcntl.ioctl(device, LOOP_GET_STATUS64, info)
-struct.pack_into('=Q', info, 32, int(sys.argv[2]))
-fcntl.ioctl(device, LOOP_SET_STATUS64, info)
-";
-
-/// A blank disk. Needs root.
+/// A blank disk. Needs root. This process does not keep it open: the agent refuses a disk that anybody has open.
 #[derive(Debug)]
 pub struct LoopDisk {
-    device: PathBuf,
+    device: LoopDevice,
     // Last: the scratch directory goes when its last user has gone.
     _scratch: Scratch,
 }
@@ -47,13 +36,14 @@ impl LoopDisk {
 
     fn over(scratch: &Scratch, file: &Path, bytes: u64) -> Result<Self> {
         make_sparse(file, bytes)?;
-        Ok(Self { device: attach(file)?, _scratch: scratch.clone() })
+        let device = LoopDevice::attach(file).with_context(|| format!("attach {}", file.display()))?;
+        Ok(Self { device, _scratch: scratch.clone() })
     }
 
     /// Where the device is, e.g. `/dev/loop3`.
     #[must_use]
     pub fn path(&self) -> &Path {
-        &self.device
+        self.device.path()
     }
 
     /// From now on reads and writes fail, as on NVMe that was pulled. What is cached can still be read.
@@ -61,7 +51,7 @@ impl LoopDisk {
     /// # Errors
     /// The kernel's.
     pub fn vanish(&self) -> Result<()> {
-        self.limit_size(ONE_SECTOR)
+        self.device.limit_size(ONE_SECTOR).with_context(|| format!("let {} vanish", self.path().display()))
     }
 
     /// Undoes [`Self::vanish`].
@@ -69,28 +59,8 @@ impl LoopDisk {
     /// # Errors
     /// The kernel's.
     pub fn come_back(&self) -> Result<()> {
-        self.limit_size(0)
+        self.device.limit_size(0).with_context(|| format!("bring {} back", self.path().display()))
     }
-
-    fn limit_size(&self, bytes: u64) -> Result<()> {
-        run(command("python3").args(["-c", LIMIT_SIZE]).arg(&self.device).arg(bytes.to_string()))?;
-        Ok(())
-    }
-}
-
-impl Drop for LoopDisk {
-    fn drop(&mut self) {
-        // A disk in use is detached by the kernel when its last user lets go; what fails here, the janitor finds.
-        drop(detach(&self.device));
-    }
-}
-
-fn attach(file: &Path) -> Result<PathBuf> {
-    Ok(run(command("losetup").args(["--find", "--show"]).arg(file))?.trim_end().into())
-}
-
-fn detach(device: &Path) -> Result<String> {
-    run(command("losetup").arg("--detach").arg(device))
 }
 
 /// A blank disk that can be made to hang. Needs root.

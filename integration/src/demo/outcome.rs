@@ -71,11 +71,12 @@ fn ranges(ids: impl Iterator<Item = i64>) -> String {
     shown.collect::<Vec<_>>().join(", ")
 }
 
-/// What the agent said from `since` on, each line with its distance from `since`.
+/// What the agent itself said from `since` on (the engine's own lines are left out), each line with its distance from
+/// `since`.
 #[must_use]
 pub fn told_since(lines: &[Line], since: SystemTime) -> String {
     let mut told = String::new();
-    for line in lines.iter().filter(|line| line.level >= Level::Info) {
+    for line in lines.iter().filter(|line| line.level >= Level::Info && line.target.starts_with("holdfast")) {
         let Some(after) = line.at().and_then(|at| at.duration_since(since).ok()) else { continue };
         let loud = if line.level >= Level::Warn {
             format!("{:?}: ", line.level).to_lowercase()

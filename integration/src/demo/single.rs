@@ -27,8 +27,8 @@ const DISK_BYTES: u64 = 8 << 30;
 const OPENS_WITHIN: Duration = Duration::from_secs(60);
 /// A probe each 200 ms; a failing engine shows sooner.
 const NOTICED_WITHIN: Duration = Duration::from_secs(10);
-/// Grows with the data; generous, since the table shows what it really took.
-const RESTORED_WITHIN: Duration = Duration::from_secs(900);
+/// Generous, since the report shows what it really took; and a second more for each step of the scale.
+const RESTORED_WITHIN: Duration = Duration::from_secs(120);
 /// Acks to wait for where "writes go on" is meant.
 const GO_ON: usize = 500;
 
@@ -102,7 +102,8 @@ async fn perform(narrator: &mut Narrator, stage: &mut Stage, options: &Options) 
     back_up(narrator, stage, &writer).await?;
     let vanished = vanish(narrator, stage).await?;
     drop(load);
-    come_back(narrator, stage, &writer, &vanished).await?;
+    let within = RESTORED_WITHIN + Duration::from_secs(options.scale.into());
+    come_back(narrator, stage, &writer, &vanished, within).await?;
     audit(narrator, stage, writer, &vanished).await
 }
 
@@ -265,10 +266,11 @@ async fn come_back(
     stage: &mut Stage,
     writer: &AckedWriter,
     vanished: &Vanished,
+    within: Duration,
 ) -> Result<()> {
     narrator.scene("Nobody does anything, and it comes back");
     let before = writer.history().acked.len();
-    stage.daemon.becomes(Serving::Yes, RESTORED_WITHIN).await?;
+    stage.daemon.becomes(Serving::Yes, within).await?;
     let open = vanished.at.elapsed();
     let first = eventually("an ack after the restore", OPENS_WITHIN, async || {
         writer.history().acked.get(before).copied().context("none yet")
