@@ -51,6 +51,7 @@ impl Crew {
     /// [`CrewError`].
     pub async fn run(mut self, drain: Duration) -> Result<(), CrewError> {
         let verdict = tokio::select! {
+            biased;
             () = self.cancel.cancelled() => Ok(()), // cancel-safe
             Some(ended) = self.tasks.join_next() => Err(match ended { // cancel-safe
                 Ok(name) => CrewError::EndedEarly(name),

@@ -23,6 +23,8 @@ use crate::supervisor::stop::{Patience, StopBy, Stopped};
 use crate::supervisor::{Supervisor, SupervisorError};
 
 const COMMANDS: usize = 4;
+/// The longest start: a stage, an fsync of the ledger, an exec.
+const ORDER_SHOWS_WITHIN: Duration = Duration::from_secs(20);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// What the engine's process does.
@@ -93,14 +95,23 @@ impl EngineHandle {
         self.give(Command::Find);
     }
 
-    /// Start the server with these arguments.
-    pub fn start(&self, args: Vec<String>) {
-        self.give(Command::Start(args));
+    /// Start the server with these arguments; waits until it runs or could not be started.
+    pub async fn start(&self, args: Vec<String>) {
+        self.order(Command::Start(args)).await;
     }
 
-    /// Stop it, harder and harder.
-    pub fn stop(&self, by: StopBy) {
-        self.give(Command::Stop(by));
+    /// Begin to stop it, harder and harder; waits until that has begun.
+    pub async fn stop(&self, by: StopBy) {
+        self.order(Command::Stop(by)).await;
+    }
+
+    /// Waits until the order shows, so that whoever looks next does not give it again.
+    async fn order(&self, command: Command) {
+        let mut state = self.state.clone();
+        state.mark_unchanged();
+        self.give(command);
+        // No change in time means that the order did not fit the state.
+        drop(tokio::time::timeout(ORDER_SHOWS_WITHIN, state.changed()).await);
     }
 
     /// Full means that it is busy with what it was told before; whoever asks looks again.

@@ -99,7 +99,7 @@ impl Settings {
     pub fn resolve(config: &Config) -> Result<Self, SettingsError> {
         let users = if Uid::effective().is_root() { Some(Users::resolve(config)?) } else { None };
         // Moving a process needs rights on the cgroup that it comes from as well: only root has them for sure.
-        let cgroup = users.as_ref().and_then(|_| Cgroup::find(config.cluster.as_str()));
+        let cgroup = users.as_ref().and_then(|_| Cgroup::find(config));
         if cgroup.is_none() {
             warn!("no writable cgroup v2 hierarchy: the engine will be killed process by process");
         }
@@ -262,9 +262,9 @@ impl Users {
 
 impl Cgroup {
     /// The engine's own cgroup, outside of the agent's: whoever stops the agent's does not stop the engine.
-    fn find(cluster: &str) -> Option<Self> {
+    fn find(config: &Config) -> Option<Self> {
         let (mount, root) = v2_mount(&fs::read_to_string("/proc/self/mountinfo").ok()?)?;
-        let below = format!("holdfast/{cluster}/engine");
+        let below = cgroup_name(config);
         let dir = mount.join(&below);
         fs::create_dir_all(&dir).ok()?;
         // Since Linux 5.14 (cgroups(7)).
@@ -272,6 +272,14 @@ impl Cgroup {
             .exists()
             .then(|| Self { dir, name: format!("{}/{below}", root.trim_end_matches('/')) })
     }
+}
+
+/// One per data volume: two agents of one machine, even of the same cluster, must never kill each other's engine.
+#[must_use]
+pub fn cgroup_name(config: &Config) -> String {
+    let place = uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, config.volume.mount.as_os_str().as_encoded_bytes());
+    let (place, ..) = place.as_fields();
+    format!("holdfast/{}.{}.{place:08x}/engine", config.cluster, config.node)
 }
 
 /// Mount point and root of the first cgroup2 mount (proc_pid_mountinfo(5)).

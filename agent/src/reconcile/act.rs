@@ -72,7 +72,7 @@ impl Reconciler {
                 Ok(())
             }
             Action::StopEngine => {
-                self.stop_engine();
+                self.stop_engine().await;
                 Ok(())
             }
             Action::FenceVolume => self.fence().await,
@@ -101,10 +101,10 @@ impl Reconciler {
         }
     }
 
-    fn stop_engine(&self) {
+    async fn stop_engine(&self) {
         let healthy = self.volume.disk().is_some_and(|disk| disk.health.is_healthy());
         let alone = self.node.gate.borrow().rule.as_ref().is_some_and(|rule| rule.k == 0);
-        self.node.engine.stop(if healthy && alone { StopBy::Fast } else { StopBy::Immediate });
+        self.node.engine.stop(if healthy && alone { StopBy::Fast } else { StopBy::Immediate }).await;
     }
 
     async fn fence(&self) -> Result<(), ActError> {
@@ -169,12 +169,15 @@ impl Reconciler {
         };
         let setup = &self.node.setup;
         let gate = Gate::Closed { why: GateClosed::Starting };
-        let files = setup.files(&gate, &SyncStandbys::Nobody, &recovery).map_err(ActError::Render)?;
+        let files = setup.files(&gate, &SyncStandbys::Nobody, &BTreeMap::new()).map_err(ActError::Render)?;
         gate_files::install(&setup.layout, &files)?;
         let launch = setup.launch().map_err(|err| ActError::Render(vec![err]))?;
+        // On the command line they last exactly as long as this server: what is taken out of a file while a server runs
+        // is an error at its next reload.
+        let launch = recovery.iter().fold(launch, |launch, (name, value)| launch.setting(name, value));
         let args = launch.args.iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
         info!("starting the engine");
-        self.node.engine.start(args);
+        self.node.engine.start(args).await;
         Ok(())
     }
 }

@@ -33,7 +33,8 @@ impl Shipping {
     /// Ends the worker: it holds the volume open.
     pub(super) fn stop(&mut self) {
         self.task.abort_all();
-        set(&self.view, |view| view.running = false);
+        // What the next one ships is another reign, perhaps from another disk.
+        set(&self.view, |view| *view = LogView::default());
     }
 }
 

@@ -9,7 +9,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use holdfast_agent::child::process;
+use holdfast_agent::config::Config;
 use holdfast_agent::helper::protocol::EngineProgram;
+use holdfast_agent::helper::settings;
 use holdfast_agent::helper::wire::{self, WireError};
 use holdfast_agent::helper::{HelperClient, HelperLink};
 use holdfast_agent::ledger::Ledger;
@@ -151,10 +153,14 @@ impl Node {
         wait_until(&format!("{text:?} is in the log"), || self.log().contains(text)).await;
     }
 
+    /// As `/proc/PID/cgroup` shows it, without the leading slash.
+    pub(crate) fn cgroup_name(&self) -> String {
+        settings::cgroup_name(&Config::load(&self.path("holdfast.toml")).unwrap())
+    }
+
     pub(crate) fn cgroup(&self) -> PathBuf {
-        let below = format!("holdfast/{}", self.cluster);
         let root = CGROUP_ROOTS.iter().map(Path::new).find(|root| root.join("cgroup.procs").exists());
-        root.expect("a v2 hierarchy").join(below).join("engine")
+        root.expect("a v2 hierarchy").join(self.cgroup_name())
     }
 }
 

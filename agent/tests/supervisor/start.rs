@@ -37,7 +37,7 @@ async fn the_engine_runs_as_its_user_with_lock_and_log_and_nothing_else_inherite
     }
     assert_eq!(fds.len(), 4, "{log}");
     assert!(!log.contains("HOME="), "the environment is its own: {log}");
-    assert_eq!(record.cgroup.as_deref(), Some(format!("/holdfast/{}/engine", node.cluster).as_str()));
+    assert_eq!(record.cgroup.as_deref(), Some(format!("/{}", node.cgroup_name()).as_str()));
     let daemon = User::from_name(DAEMON).unwrap().unwrap();
     let owner = std::os::unix::fs::MetadataExt::uid(&state.metadata().unwrap());
     assert_eq!(owner, daemon.uid.as_raw(), "the daemon truncates the log");
