@@ -8,7 +8,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use holdfast_backup::backup::{self, Backup, BackupError};
+use holdfast_backup::log::Shipper;
+use holdfast_backup::restore;
 use holdfast_backup::{Meter, PathError, RelPath, Repository};
+use holdfast_model::ByteCount;
 use holdfast_model::record::{self, RecordKind};
 use object_store::ObjectStoreExt;
 use support::faulty::Fault;
@@ -236,4 +239,23 @@ async fn our_own_record_is_not_backed_up() {
     let repository = repository(&Faulty::new()).await;
     let id = back_up(&repository, &tree().file(".holdfast-restore", vec![1]), 500).await.unwrap();
     assert_eq!(repository.backup(id).await.unwrap().totals.files, 7);
+}
+
+/// A multi-threaded caller can only spawn these if their futures are `Send`: this compiles, or they are not.
+#[tokio::test]
+async fn every_long_operation_can_be_spawned() {
+    fn spawnable<T>(future: impl Future<Output = T> + Send) {
+        drop(future);
+    }
+    let repository = repository(&Faulty::new()).await;
+    let id = back_up(&repository, &tree(), 500).await.unwrap();
+    let plan = restore::plan(&repository, id, ByteCount::gib(1)).await.unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let (meter, member) = (Meter::unwatched(), member());
+    spawnable(backup::copy(&repository, spec(700), Arc::new(tree()), &meter));
+    spawnable(restore::plan(&repository, id, ByteCount::gib(1)));
+    spawnable(restore::run(&plan, io(directory.path()), &member, &meter));
+    let mut shipper = Shipper::resume(&repository, term(1), &member).await.unwrap();
+    spawnable(shipper.ship(lsn(0), &[]));
+    spawnable(shipper.compact());
 }
