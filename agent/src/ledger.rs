@@ -78,8 +78,19 @@ pub struct EngineHeld {
 pub struct CurrentVolume {
     /// Its incarnation.
     pub incarnation: Incarnation,
-    /// Its file system.
-    pub fs_uuid: uuid::Uuid,
+    /// The one before, while the new one is only being made: until then that one still counts.
+    pub before: Option<Incarnation>,
+}
+
+impl CurrentVolume {
+    /// Notes, before anything is written to a device, that a new incarnation is being made.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub fn begin(ledger: &Ledger, incarnation: Incarnation) -> Result<(), LedgerError> {
+        let before = ledger.load::<Self>()?.map(|current| current.before.unwrap_or(current.incarnation));
+        ledger.store(&Self { incarnation, before })
+    }
 }
 
 /// An operator ordered this node to be restored from the repository.

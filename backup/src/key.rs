@@ -182,6 +182,11 @@ pub(crate) fn unique(backup: BackupId) -> String {
     format!("{backup}-{:016x}", u64::from_le_bytes(bytes))
 }
 
+/// Of what happened as a term began.
+pub(crate) fn evidence_key(term: Term, what: &str) -> String {
+    format!("evidence/{}-{what}", term_key(term))
+}
+
 pub(crate) fn rule_key(term: Term) -> String {
     format!("{RULES}/{}", term_key(term))
 }

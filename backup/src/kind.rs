@@ -11,5 +11,6 @@ pub(crate) const CONDEMNED: RecordKind = RecordKind { tag: *b"cond", version: 1,
 pub(crate) const PACK: RecordKind = RecordKind { tag: *b"pack", version: 1, name: "pack" };
 pub(crate) const PAGE: RecordKind = RecordKind { tag: *b"page", version: 1, name: "manifest page" };
 pub(crate) const MANIFEST: RecordKind = RecordKind { tag: *b"mani", version: 1, name: "manifest" };
+pub(crate) const EVIDENCE: RecordKind = RecordKind { tag: *b"evid", version: 1, name: "evidence" };
 pub(crate) const LOG: RecordKind = RecordKind { tag: *b"log ", version: 1, name: "log object" };
 pub(crate) const RESTORE: RecordKind = RecordKind { tag: *b"rest", version: 1, name: "restore record" };

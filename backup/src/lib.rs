@@ -5,6 +5,7 @@
 //! * [`rules`]: rules and the chain that they make.
 //! * [`backup`]: makes a backup from a [`backup::Source`], deduplicated against an earlier one, published last.
 //! * [`restore`]: plans and runs a restore, which can be cut short and continued.
+//! * [`evidence`]: what people read after something happened.
 //! * [`log`]: ships log and reads it back.
 //!
 //! What holds everywhere: no object that arbitrates is ever overwritten; whatever comes from the repository is
@@ -15,6 +16,7 @@
 
 pub mod backup;
 mod chunk;
+pub mod evidence;
 mod key;
 mod kind;
 pub mod log;

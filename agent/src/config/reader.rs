@@ -84,7 +84,12 @@ impl<'a> Reader<'a> {
     pub(super) fn text(&mut self, field: &str) -> Option<String> {
         match self.raw(field)? {
             Value::String(text) => Some(text.clone()),
-            other => {
+            other @ (Value::Integer(_)
+            | Value::Float(_)
+            | Value::Boolean(_)
+            | Value::Datetime(_)
+            | Value::Array(_)
+            | Value::Table(_)) => {
                 let kind = other.type_str();
                 self.issue(field, format!("must be a text in quotes, not {kind}"));
                 None

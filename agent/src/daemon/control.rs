@@ -12,13 +12,13 @@ use holdfast_backup::repository::Repository;
 use holdfast_model::status::{
     DataView, Gate, NodeView, Operation, OperationKind, OperationState, RepositoryView,
 };
-use holdfast_model::volume::Verdict;
-use holdfast_storage::ops::{Planned, Response, Verb};
+use holdfast_storage::ops::Consent;
 use tokio::sync::watch;
 
+use super::volumes;
 use crate::api::control::{
     AllowWipe, Backup, BackupContent, BackupDetail, Bootstrap, CallError, Control, FormatVolume, LogRange,
-    LogStatus, PlannedDevice, PlannedStep, Reason, Restore, Target, WipeConsent, WipeVolume,
+    LogStatus, PlannedDevice, Reason, Restore, Target, WipeConsent, WipeVolume,
 };
 use crate::chain::Chain;
 use crate::clock;
@@ -30,16 +30,15 @@ use crate::repo_watch;
 use crate::worker::{JobEnd, JobHandle, Role};
 use holdfast_proto::refusal::Refusal;
 
-const PLAN_DEADLINE: Duration = Duration::from_secs(60);
 const WORKER_DEADLINE: Duration = Duration::from_secs(10);
 /// For an operation that the reconcile loop begins to appear in the view.
 const BEGIN_DEADLINE: Duration = Duration::from_secs(15);
 
-fn failed(what: &str, err: &(dyn std::error::Error + 'static)) -> CallError {
+pub(super) fn failed(what: &str, err: &(dyn std::error::Error + 'static)) -> CallError {
     CallError::Failed { what: what.to_owned(), why: Chain(err).to_string() }
 }
 
-fn refused(reason: Reason, missing: impl Into<String>, resolve: impl Into<String>) -> CallError {
+pub(super) fn refused(reason: Reason, missing: impl Into<String>, resolve: impl Into<String>) -> CallError {
     CallError::Refused(Refusal::new(reason, missing, resolve))
 }
 
@@ -97,25 +96,23 @@ impl Control for Node {
     }
 
     async fn plan_volume(&self) -> Result<Vec<PlannedDevice>, CallError> {
-        match self.helper.volume(Verb::Plan, PLAN_DEADLINE).await {
-            Ok(Response::Planned { devices }) => Ok(devices.into_iter().map(planned).collect()),
-            Ok(_) => {
-                Err(CallError::Failed { what: "look at devices".into(), why: "unexpected answer".into() })
-            }
-            Err(err) => Err(failed("look at devices", &err)),
-        }
+        volumes::plan(self).await
     }
 
-    async fn format_volume(&self, _request: FormatVolume) -> Result<Operation, CallError> {
-        Err(not_by_rpc())
+    async fn format_volume(&self, request: FormatVolume) -> Result<Operation, CallError> {
+        volumes::format(self, &request.device, Consent::Blank)
     }
 
-    async fn allow_wipe(&self, _request: AllowWipe) -> Result<WipeConsent, CallError> {
-        Err(not_by_rpc())
+    async fn allow_wipe(&self, request: AllowWipe) -> Result<WipeConsent, CallError> {
+        volumes::offer_wipe(self, &request.device).await
     }
 
-    async fn wipe_volume(&self, _request: WipeVolume) -> Result<Operation, CallError> {
-        Err(not_by_rpc())
+    async fn wipe_volume(&self, request: WipeVolume) -> Result<Operation, CallError> {
+        let token = request.token.clone().try_into().map_err(|_| {
+            let missing = "the token is not one of this node's";
+            refused(Reason::BadToken, missing, "ask for a fresh one: 'holdfast volume wipe' without --token")
+        })?;
+        volumes::format(self, &request.device, Consent::Wipe { token, now_unix_ms: clock::unix_ms() })
     }
 
     async fn bootstrap(&self, request: Bootstrap) -> Result<Operation, CallError> {
@@ -257,26 +254,6 @@ async fn follow_backup(handle: JobHandle, ticket: crate::operations::Ticket, wak
         Err(err) => ticket.end(Err(&err)),
     }
     wake.notify_one();
-}
-
-fn not_by_rpc() -> CallError {
-    refused(
-        Reason::SwitchedOff,
-        "formatting and wiping by RPC is not served by this release",
-        "let the agent format a blank device by itself ([volume] format_blank), or wipe a device by hand",
-    )
-}
-
-fn planned(planned: Planned) -> PlannedDevice {
-    let (step, why) = match (&planned.found.verdict, planned.mounted) {
-        (Verdict::Ours { .. }, true) => (PlannedStep::Keep, "it is in use".to_owned()),
-        (Verdict::Ours { .. }, false) => (PlannedStep::Mount, "it is this node's".to_owned()),
-        (Verdict::Blank, _) => {
-            (PlannedStep::Format, "it is blank, once there is something to put on it".to_owned())
-        }
-        (other, _) => (PlannedStep::None, other.to_string()),
-    };
-    PlannedDevice { found: planned.found, step, why }
 }
 
 fn line(manifest: &Manifest) -> Backup {

@@ -7,6 +7,7 @@
 
 mod control;
 pub mod places;
+mod volumes;
 
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
@@ -230,7 +231,7 @@ async fn run(
             warn!(error = %Chain(&err), "api ended");
         }
     });
-    crew.add("signals", |cancel| stop_on_signal(cancel));
+    crew.add("signals", stop_on_signal);
     info!(node = %node.config.node, cluster = %node.config.cluster, version = env!("CARGO_PKG_VERSION"), "holdfastd running");
     let ended = crew.run(DRAIN).await;
     match ended {

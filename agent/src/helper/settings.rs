@@ -277,7 +277,8 @@ impl Cgroup {
 /// One per data volume: two agents of one machine, even of the same cluster, must never kill each other's engine.
 #[must_use]
 pub fn cgroup_name(config: &Config) -> String {
-    let place = uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, config.volume.mount.as_os_str().as_encoded_bytes());
+    let place =
+        uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, config.volume.mount.as_os_str().as_encoded_bytes());
     let (place, ..) = place.as_fields();
     format!("holdfast/{}.{}.{place:08x}/engine", config.cluster, config.node)
 }

@@ -118,7 +118,7 @@ impl Reconciler {
     async fn format(&mut self, device: &DeviceId) -> Result<(), ActError> {
         let ticket = self.node.operations.begin(OperationKind::Format, "making a file system");
         let incarnation = Incarnation::from_random(clock::random_bits());
-        self.node.ledger.store(&CurrentVolume { incarnation, fs_uuid: uuid::Uuid::nil() })?;
+        CurrentVolume::begin(&self.node.ledger, incarnation)?;
         let seen =
             Seen { serial: device.serial.clone(), diskseq: device.diskseq, verdict: "blank".to_owned() };
         let order = FormatOrder { seen, incarnation, created: clock::wall_clock(), consent: Consent::Blank };

@@ -22,6 +22,7 @@ use holdfast_engine::postgres::wal::Segments;
 use holdfast_engine::postgres::wal::scan::Scanner;
 use holdfast_model::status::{EngineView, Gate};
 use holdfast_model::{ByteCount, ClusterId, Lsn, Promise, Rule, RuleId, Term, Voter, VoterKind};
+use serde::Serialize;
 use tracing::{error, info, warn};
 
 use super::volume::Desk;
@@ -67,6 +68,29 @@ enum Refused {
     EndedEarly { replayed: Lsn, expected: Lsn },
     #[error("no [repository] is configured")]
     NoRepository,
+}
+
+/// What a refounding may have lost; kept in the repository, for people.
+#[derive(Debug, Clone, Serialize)]
+struct LossReport {
+    what: &'static str,
+    at: String,
+    refounding: Refounding,
+}
+
+impl LossReport {
+    fn of(refounding: &Refounding) -> Self {
+        let what =
+            "every commit that was acknowledged before the shipped end is there; those after it are lost";
+        Self { what, at: clock::wall_clock(), refounding: refounding.clone() }
+    }
+
+    async fn keep(&self, node: &Node) -> Result<(), FoundingError> {
+        let access = node.access(self.refounding.cluster.clone()).ok_or(Refused::NoRepository)?;
+        let repository = access.open().await?;
+        repository.keep_evidence(self.refounding.rule.id.term, "loss", self).await?;
+        Ok(())
+    }
 }
 
 /// Makes the first member of a new cluster.
@@ -386,6 +410,13 @@ impl Reconciler {
                 term = %timeline, backup = refounding.backup, shipped_end = %refounding.shipped_end,
                 "refounded: commits acknowledged after the shipped end are lost"
             );
+            let node = Arc::clone(&self.node);
+            let report = LossReport::of(refounding);
+            self.node.tasks.spawn(async move {
+                if let Err(err) = report.keep(&node).await {
+                    warn!(error = %Causes(&*err), "loss report not kept in the repository");
+                }
+            });
             return Ok(());
         }
         if self.log_worker.is_some() {

@@ -268,7 +268,7 @@ impl Reconciler {
     /// Starts the two workers of a volume that was just mounted or formatted.
     pub(super) async fn take_over(&mut self, response: Response) -> Result<(), ActError> {
         let Response::Mounted { device, identity } = response else { return Err(ActError::Answer) };
-        let current = CurrentVolume { incarnation: identity.incarnation, fs_uuid: identity.fs_uuid };
+        let current = CurrentVolume { incarnation: identity.incarnation, before: None };
         self.node.ledger.store(&current)?;
         let desk = Desk::open(self.start_volume_worker().await?).await?;
         let prober = self.start_volume_worker().await?;
@@ -338,12 +338,18 @@ fn probe_target(node: &Node, device: &holdfast_model::volume::DeviceId) -> Targe
 fn choose(found: &[Planned], current: Option<&CurrentVolume>) -> VolumeView {
     let ours: Vec<&Planned> =
         found.iter().filter(|planned| matches!(planned.found.verdict, Verdict::Ours { .. })).collect();
-    let lives_on = |planned: &&&Planned| match (current, &planned.identity) {
-        (Some(current), Some(identity)) => identity.incarnation == current.incarnation,
-        (Some(_), None) => false,
-        (None, _) => ours.len() == 1,
+    let of = |wanted| {
+        ours.iter()
+            .find(|planned| planned.identity.as_ref().is_some_and(|found| Some(found.incarnation) == wanted))
     };
-    if let Some(planned) = ours.iter().find(lives_on) {
+    let mine = match current {
+        Some(current) => {
+            of(Some(current.incarnation)).or_else(|| current.before.and_then(|before| of(Some(before))))
+        }
+        None if ours.len() == 1 => ours.first(),
+        None => None,
+    };
+    if let Some(planned) = mine {
         return VolumeView::Unmounted { device: planned.found.device.clone() };
     }
     let blank = found.iter().find(|planned| planned.found.verdict == Verdict::Blank);

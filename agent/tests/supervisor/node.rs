@@ -34,7 +34,6 @@ const CGROUP_ROOTS: [&str; 2] = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"];
 
 pub(crate) struct Node {
     pub(crate) dir: tempfile::TempDir,
-    pub(crate) cluster: String,
     agent: Option<Agent>,
 }
 
@@ -68,7 +67,7 @@ impl Node {
         }
         let config = config(&cluster, volume).replace("DIR", dir.path().to_str().unwrap());
         fs::write(dir.path().join("holdfast.toml"), config).unwrap();
-        let mut node = Self { dir, cluster, agent: None };
+        let mut node = Self { dir, agent: None };
         for name in ["state", "state/log", "run"] {
             node.give_to_daemon(&node.path(name));
         }

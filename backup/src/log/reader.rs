@@ -92,7 +92,9 @@ impl LogReader {
         let end = reign.end.unwrap_or(self.end);
         // The log of a term begins in the segment that holds its start: it copies what came before it there.
         let before_term = start.plus(size) <= reign.start;
-        if start >= end || before_term {
+        // A reign that was reserved and shipped nothing has no log of its own: its listing says so.
+        let never_shipped = self.reigns[at].1.is_empty();
+        if start >= end || before_term || never_shipped {
             return Ok(Segment::PastEnd);
         }
         let Some(span) = self.read(at, start).await? else {

@@ -1,0 +1,95 @@
+//! The volume verbs of callers: look, format, wipe. The root helper looks at the device again before it writes, and
+//! refuses one that is not, by then, what the caller saw.
+
+use std::time::Duration;
+
+use holdfast_model::Incarnation;
+use holdfast_model::status::{Operation, OperationKind, VolumeView};
+use holdfast_model::volume::{DeviceVerdict, Verdict};
+use holdfast_storage::ops::{Consent, FormatOrder, Planned, Response, Seen, Verb};
+
+use super::control::{failed, refused};
+use crate::api::control::{CallError, PlannedDevice, PlannedStep, Reason, SeenDevice, WipeConsent};
+use crate::clock;
+use crate::ledger::CurrentVolume;
+use crate::reconcile::Node;
+
+const PLAN_DEADLINE: Duration = Duration::from_secs(60);
+/// mkfs on a large disk.
+const FORMAT_DEADLINE: Duration = Duration::from_secs(300);
+
+fn unexpected(what: &str) -> CallError {
+    CallError::Failed { what: what.to_owned(), why: "the helper answered something else".to_owned() }
+}
+
+fn seen(device: &SeenDevice) -> Seen {
+    Seen { serial: device.serial.clone(), diskseq: device.diskseq, verdict: device.verdict.word().to_owned() }
+}
+
+/// Looks at every candidate; writes nothing.
+pub(super) async fn plan(node: &Node) -> Result<Vec<PlannedDevice>, CallError> {
+    match node.helper.volume(Verb::Plan, PLAN_DEADLINE).await {
+        Ok(Response::Planned { devices }) => Ok(devices.into_iter().map(planned).collect()),
+        Ok(_) => Err(unexpected("look at devices")),
+        Err(err) => Err(failed("look at devices", &err)),
+    }
+}
+
+fn planned(planned: Planned) -> PlannedDevice {
+    let (step, why) = match (&planned.found.verdict, planned.mounted) {
+        (Verdict::Ours { .. }, true) => (PlannedStep::Keep, "it is in use".to_owned()),
+        (Verdict::Ours { .. }, false) => (PlannedStep::Mount, "it is this node's".to_owned()),
+        (Verdict::Blank, _) => {
+            (PlannedStep::Format, "it is blank: once there is something to put on it".to_owned())
+        }
+        (
+            other @ (Verdict::Stale { .. }
+            | Verdict::Theirs { .. }
+            | Verdict::Foreign { .. }
+            | Verdict::Sick { .. }
+            | Verdict::Gone { .. }),
+            _,
+        ) => (PlannedStep::None, other.to_string()),
+    };
+    PlannedDevice { found: planned.found, step, why }
+}
+
+/// Issues a single-use token to wipe exactly what is on the device now.
+pub(super) async fn offer_wipe(node: &Node, device: &SeenDevice) -> Result<WipeConsent, CallError> {
+    let now_unix_ms = clock::unix_ms();
+    let verb = Verb::OfferWipe { seen: seen(device), now_unix_ms };
+    match node.helper.volume(verb, PLAN_DEADLINE).await {
+        Ok(Response::WipeOffered { token, device: found, expires_unix_ms }) => Ok(WipeConsent {
+            token: token.into(),
+            valid_for_ms: expires_unix_ms.saturating_sub(now_unix_ms),
+            found: DeviceVerdict {
+                device: found,
+                verdict: Verdict::Foreign { why: format!("seen as {}", device.verdict.word()) },
+            },
+        }),
+        Ok(_) => Err(unexpected("offer to wipe")),
+        Err(err) => Err(failed("offer to wipe", &err)),
+    }
+}
+
+/// Begins to format a device; with a token, what is on it is erased first.
+pub(super) fn format(node: &Node, device: &SeenDevice, consent: Consent) -> Result<Operation, CallError> {
+    if matches!(node.view.borrow().volume, VolumeView::Mounted { .. }) {
+        let resolve = "nothing: a node uses one volume at a time";
+        return Err(refused(Reason::Busy, "this node's volume is mounted", resolve));
+    }
+    let incarnation = Incarnation::from_random(clock::random_bits());
+    CurrentVolume::begin(&node.ledger, incarnation)
+        .map_err(|err| failed("remember the new incarnation", &err))?;
+    let order = FormatOrder { seen: seen(device), incarnation, created: clock::wall_clock(), consent };
+    let ticket = node.operations.begin(OperationKind::Format, "making a file system");
+    let operation = ticket.operation();
+    let helper = node.helper.clone();
+    node.tasks.spawn(async move {
+        match helper.volume(Verb::Format(order), FORMAT_DEADLINE).await {
+            Ok(_) => ticket.end(Ok(format!("incarnation {incarnation}"))),
+            Err(err) => ticket.end(Err(&err)),
+        }
+    });
+    operation.ok_or_else(|| unexpected("begin to format"))
+}
