@@ -60,8 +60,12 @@ fn listed() -> Result<BTreeMap<String, BTreeSet<String>>> {
         .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
         .current_dir(installation::workspace()))?;
     let metadata: Metadata = serde_json::from_str(&metadata)?;
-    let names =
-        |package: Package| (package.name, package.dependencies.into_iter().map(|dep| dep.name).collect());
+    let of_harness =
+        |dependency: &Dependency| dependency.name == EXEMPT && dependency.kind.as_deref() == Some("dev");
+    let names = |package: Package| {
+        let dependencies = package.dependencies.into_iter().filter(|dependency| !of_harness(dependency));
+        (package.name, dependencies.map(|dependency| dependency.name).collect())
+    };
     Ok(metadata.packages.into_iter().map(names).filter(|(name, _)| name != EXEMPT).collect())
 }
 
