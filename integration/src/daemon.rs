@@ -1,6 +1,7 @@
 //! A running `holdfastd` as seen from outside: its log, its plain HTTP paths and its command line.
 
 use std::fs;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -135,12 +136,24 @@ impl Daemon {
     /// # Errors
     /// It ends with anything but 0.
     pub fn holdfast(&self, args: &[&str]) -> Result<String> {
+        run(self.command_line().args(args)).map_err(|err| err.context(self.last_words()))
+    }
+
+    /// Starts `holdfast ARGS` in the same way and does not wait for its end. Its output is in the node's folder.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn holdfast_in_background(&self, args: &[&str]) -> Result<Background> {
+        Background::start(self.command_line().args(args), &self.node.folder.join("holdfast.log"))
+    }
+
+    fn command_line(&self) -> Command {
         let authority = &self.node.authority;
         let mut holdfast = command(self.node.programs.join("holdfast"));
         holdfast.arg("--endpoint").arg(format!("https://127.0.0.1:{}", self.node.grpc));
         holdfast.arg("--ca").arg(authority.join("ca.pem"));
         holdfast.arg("--cert").arg(authority.join("ops.pem")).arg("--key").arg(authority.join("ops.key"));
-        run(holdfast.args(args)).map_err(|err| err.context(self.last_words()))
+        holdfast
     }
 
     /// Asks `/primary`.
