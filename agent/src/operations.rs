@@ -2,6 +2,7 @@
 //!
 //! Invariant: `what_ended_stays_to_be_read_but_not_for_ever`.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use holdfast_model::ByteCount;
@@ -11,6 +12,8 @@ use tracing::{error, info};
 use crate::chain::Chain;
 use crate::clock::{Clock, random_bits};
 
+/// Calls that are remembered.
+const REQUESTS_MAX: usize = 256;
 /// Ended operations that are kept to be read.
 const ENDED_MAX: usize = 32;
 
@@ -19,13 +22,15 @@ const ENDED_MAX: usize = 32;
 pub struct Operations {
     clock: Clock,
     all: Arc<Mutex<Vec<Operation>>>,
+    /// Which call began which operation: a call that is repeated is answered, not obeyed again.
+    asked: Arc<Mutex<VecDeque<(String, String)>>>,
 }
 
 impl Operations {
     /// None yet.
     #[must_use]
     pub fn new(clock: Clock) -> Self {
-        Self { clock, all: Arc::default() }
+        Self { clock, all: Arc::default(), asked: Arc::default() }
     }
 
     /// Every operation, oldest first.
@@ -44,6 +49,24 @@ impl Operations {
         info!(operation = id, ?kind, "operation begun");
         self.change(|all| all.push(operation));
         Ticket { operations: self.clone(), id, open: true }
+    }
+
+    /// The operation that the call `request` began, if it did and that is still to be read.
+    #[must_use]
+    pub fn of_request(&self, request: &str) -> Option<Operation> {
+        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let id = asked.iter().find(|(asked, _)| asked == request).map(|(_, id)| id.clone())?;
+        drop(asked);
+        self.list().into_iter().find(|operation| operation.id == id)
+    }
+
+    /// Notes that the call `request` began the operation `id`.
+    pub fn note_request(&self, request: &str, id: &str) {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        asked.push_back((request.to_owned(), id.to_owned()));
+        if asked.len() > REQUESTS_MAX {
+            asked.pop_front();
+        }
     }
 
     fn change(&self, change: impl FnOnce(&mut Vec<Operation>)) {
@@ -125,6 +148,16 @@ impl Drop for Ticket {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_repeated_call_finds_the_operation_that_it_began() {
+        let operations = Operations::new(Clock::start());
+        assert_eq!(operations.of_request("r1"), None);
+        let ticket = operations.begin(OperationKind::Backup, "reading");
+        operations.note_request("r1", ticket.id());
+        assert_eq!(operations.of_request("r1"), ticket.operation());
+        assert_eq!(operations.of_request("r2"), None);
+    }
 
     #[tokio::test]
     async fn what_ended_stays_to_be_read_but_not_for_ever() {

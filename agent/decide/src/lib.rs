@@ -6,6 +6,7 @@
 //! Invariants, each a test in `tests`:
 //! * `an_engine_never_starts_on_data_that_is_not_ready`.
 //! * `an_unhealthy_disk_is_taken_down_in_order`: fence and stop, then unmount, then look again.
+//! * `an_adopted_engine_is_stopped_only_when_its_volume_was_not_found`: it outlives the restart of its agent.
 //! * `an_empty_disk_never_means_a_new_cluster`: nothing is initialised without an operator's request.
 //! * `only_a_blank_device_is_formatted_and_only_for_a_reason`.
 //!
@@ -96,15 +97,12 @@ pub fn decide(want: &Desired, view: &NodeView, now: Tick) -> Plan {
     let (actions, reason) = match &view.volume {
         VolumeView::Mounted { health, .. } if !health.is_healthy() => take_down(&view.engine, health),
         VolumeView::Mounted { .. } => on_healthy_volume(want, view, now),
-        VolumeView::Unknown
-        | VolumeView::Absent { .. }
-        | VolumeView::Blank { .. }
-        | VolumeView::Unmounted { .. }
-            if engine_may_run(&view.engine) =>
-        {
+        // An agent that has just started knows the engine before the disks: only once those were looked at, and its
+        // volume is not among them, is an adopted engine one without a volume.
+        VolumeView::Unknown => (vec![], Reason::LookingAtDisks),
+        VolumeView::Absent { .. } | VolumeView::Blank { .. } if engine_may_run(&view.engine) => {
             (vec![Action::HoldGate(GateClosed::DiskUnsafe), Action::StopEngine], Reason::EngineWithoutVolume)
         }
-        VolumeView::Unknown => (vec![], Reason::LookingAtDisks),
         VolumeView::Absent { verdicts } => (vec![], Reason::NoUsableDisk(verdicts.clone())),
         VolumeView::Blank { device } => on_blank_device(want, view, device),
         VolumeView::Unmounted { device } => (vec![Action::Mount(device.clone())], Reason::VolumeFound),

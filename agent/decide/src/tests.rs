@@ -106,6 +106,19 @@ fn a_whole_node_starts_its_engine_and_ships() {
 }
 
 #[test]
+fn an_adopted_engine_is_stopped_only_when_its_volume_was_not_found() {
+    let stop = [Action::HoldGate(GateClosed::DiskUnsafe), Action::StopEngine];
+    for (volume, expected) in [
+        (VolumeView::Unknown, &[][..]),
+        (VolumeView::Unmounted { device: device() }, &[Action::Mount(device())]),
+        (VolumeView::Absent { verdicts: vec![] }, &stop),
+        (VolumeView::Blank { device: device() }, &stop),
+    ] {
+        check(&want(), &view(volume, DataView::Unknown, running(), repository()), expected);
+    }
+}
+
+#[test]
 fn a_volume_is_found_mounted_and_filled() {
     let unmounted = VolumeView::Unmounted { device: device() };
     let node = view(unmounted, DataView::Unknown, stopped(), repository());

@@ -100,7 +100,7 @@ impl Control for Node {
     }
 
     async fn format_volume(&self, request: FormatVolume) -> Result<Operation, CallError> {
-        volumes::format(self, &request.device, Consent::Blank)
+        volumes::format(self, &request.target, &request.device, Consent::Blank)
     }
 
     async fn allow_wipe(&self, request: AllowWipe) -> Result<WipeConsent, CallError> {
@@ -112,7 +112,12 @@ impl Control for Node {
             let missing = "the token is not one of this node's";
             refused(Reason::BadToken, missing, "ask for a fresh one: 'holdfast volume wipe' without --token")
         })?;
-        volumes::format(self, &request.device, Consent::Wipe { token, now_unix_ms: clock::unix_ms() })
+        volumes::format(
+            self,
+            &request.target,
+            &request.device,
+            Consent::Wipe { token, now_unix_ms: clock::unix_ms() },
+        )
     }
 
     async fn bootstrap(&self, request: Bootstrap) -> Result<Operation, CallError> {
@@ -158,7 +163,10 @@ impl Control for Node {
         self.wait_for(OperationKind::Restore).await
     }
 
-    async fn create_backup(&self, _target: Target) -> Result<Operation, CallError> {
+    async fn create_backup(&self, target: Target) -> Result<Operation, CallError> {
+        if let Some(begun) = self.operations.of_request(target.request.as_str()) {
+            return Ok(begun);
+        }
         let report = self.gate.borrow().clone();
         let (Some(rule), Gate::Open { .. } | Gate::ReadOnly { .. }) = (report.rule, report.gate) else {
             let resolve = "wait until the gate is open; see 'holdfast explain'";
@@ -190,6 +198,7 @@ impl Control for Node {
         let handle = JobHandle::start(worker, &job, WORKER_DEADLINE).await;
         let handle = handle.map_err(|err| failed("start the backup", &err))?;
         let ticket = self.operations.begin(OperationKind::Backup, "beginning");
+        self.operations.note_request(target.request.as_str(), ticket.id());
         let operation = ticket.operation();
         let wake = Arc::clone(&self.repository_wake);
         self.tasks.spawn(follow_backup(handle, ticket, wake));

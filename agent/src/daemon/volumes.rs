@@ -9,7 +9,7 @@ use holdfast_model::volume::{DeviceVerdict, Verdict};
 use holdfast_storage::ops::{Consent, FormatOrder, Planned, Response, Seen, Verb};
 
 use super::control::{failed, refused};
-use crate::api::control::{CallError, PlannedDevice, PlannedStep, Reason, SeenDevice, WipeConsent};
+use crate::api::control::{CallError, PlannedDevice, PlannedStep, Reason, SeenDevice, Target, WipeConsent};
 use crate::clock;
 use crate::ledger::CurrentVolume;
 use crate::reconcile::Node;
@@ -73,7 +73,15 @@ pub(super) async fn offer_wipe(node: &Node, device: &SeenDevice) -> Result<WipeC
 }
 
 /// Begins to format a device; with a token, what is on it is erased first.
-pub(super) fn format(node: &Node, device: &SeenDevice, consent: Consent) -> Result<Operation, CallError> {
+pub(super) fn format(
+    node: &Node,
+    target: &Target,
+    device: &SeenDevice,
+    consent: Consent,
+) -> Result<Operation, CallError> {
+    if let Some(begun) = node.operations.of_request(target.request.as_str()) {
+        return Ok(begun);
+    }
     if matches!(node.view.borrow().volume, VolumeView::Mounted { .. }) {
         let resolve = "nothing: a node uses one volume at a time";
         return Err(refused(Reason::Busy, "this node's volume is mounted", resolve));
@@ -83,6 +91,7 @@ pub(super) fn format(node: &Node, device: &SeenDevice, consent: Consent) -> Resu
         .map_err(|err| failed("remember the new incarnation", &err))?;
     let order = FormatOrder { seen: seen(device), incarnation, created: clock::wall_clock(), consent };
     let ticket = node.operations.begin(OperationKind::Format, "making a file system");
+    node.operations.note_request(target.request.as_str(), ticket.id());
     let operation = ticket.operation();
     let helper = node.helper.clone();
     node.tasks.spawn(async move {

@@ -5,15 +5,15 @@
 //!
 //! Not here: the judgement ([`Watch`]), and what follows from it (`decide`).
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_model::ByteCount;
-use holdfast_model::volume::{DeviceId, DiskHealth, Space};
+use holdfast_model::volume::{DiskHealth, Space};
 use holdfast_storage::health::Watch;
-use holdfast_storage::mountinfo::{DevNumber, FsState, Mounts};
+use holdfast_storage::mountinfo::Mounts;
 use holdfast_storage::sysfs::Sysfs;
+use holdfast_storage::watch::Lookout;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -47,12 +47,8 @@ impl DiskState {
 /// What one probe loop looks at.
 #[derive(Debug)]
 pub struct Target {
-    /// The device, as it was when it was mounted.
-    pub device: DeviceId,
-    /// Its number; `None` for directories.
-    pub number: Option<DevNumber>,
-    /// Where it is mounted; `None` for directories, which are always there.
-    pub mount: Option<PathBuf>,
+    /// Sees that the device or its mount are no longer there.
+    pub lookout: Lookout,
     /// Time between writes.
     pub interval: Duration,
     /// A write that takes longer means a stall.
@@ -83,7 +79,7 @@ pub async fn run(target: Target, worker: VolumeWorker, clock: Clock, out: Out, c
         write_once(&mut seen, &worker, &target, &clock).await;
         let mut space = None;
         if round.is_multiple_of(LOOK_EVERY) {
-            look(&mut seen, &target);
+            look(&mut seen, &target.lookout);
             space = worker.space(target.deadline).await.ok();
         }
         round = round.wrapping_add(1);
@@ -127,30 +123,12 @@ async fn write_once(seen: &mut Watch, worker: &VolumeWorker, target: &Target, cl
     }
 }
 
-fn look(seen: &mut Watch, target: &Target) {
-    let fs = match &target.mount {
-        None => FsState::ReadWrite,
-        Some(mount) => match Mounts::of_this_process() {
-            Ok(mounts) => mounts.state_at(mount),
-            Err(err) => {
-                warn!(error = %Chain(&err), "mount table not read");
-                return;
-            }
-        },
-    };
-    seen.looked(target.number.and_then(|number| vanished(&target.device, number)), fs);
-}
-
-/// How it shows that the device that was mounted is not there any more.
-fn vanished(device: &DeviceId, number: DevNumber) -> Option<String> {
-    match Sysfs::default().medium(number) {
-        None => Some(format!("{} is no longer in sysfs", device.path.display())),
-        Some(medium) if medium.diskseq != device.diskseq => {
-            Some(format!("another medium is in {}", device.path.display()))
+fn look(seen: &mut Watch, lookout: &Lookout) {
+    match Mounts::of_this_process() {
+        Ok(mounts) => {
+            let (gone, fs) = lookout.look(&Sysfs::default(), &mounts);
+            seen.looked(gone, fs);
         }
-        Some(medium) if medium.size != device.size => {
-            Some(format!("{} changed its size to {}", device.path.display(), medium.size))
-        }
-        Some(_) => None,
+        Err(err) => warn!(error = %Chain(&err), "mount table not read"),
     }
 }

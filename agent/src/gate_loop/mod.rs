@@ -12,6 +12,7 @@
 //! * `a_new_process_starts_closed_again`.
 //! * `an_unhealthy_disk_closes_an_open_gate`.
 //! * `nothing_is_written_under_a_higher_promise` (I3).
+//! * `an_adopted_engine_stays_open_while_its_volume_is_looked_up`.
 //!
 //! Not here: starting and stopping the engine, and why a gate should be held. See `reconcile`.
 
@@ -187,6 +188,13 @@ impl<E: Engine> GateLoop<E> {
             (None, _) => {}
             // An engine in recovery was started closed, and its files also say how it recovers: leave them alone.
             (Some(status), _) if status.in_recovery => report.gate = wanted,
+            // An engine that this loop has just met is closed by its files if it was just started, and was opened under
+            // the rules if it was adopted: while its volume and its marker are looked up it stays as it was found.
+            (Some(_), Gate::Closed { why: GateClosed::Starting | GateClosed::MarkerNotAcked })
+                if self.applied.is_none() =>
+            {
+                report.gate = wanted;
+            }
             (Some(_), _) => self.enforce(&wanted, report).await?,
         }
         looked

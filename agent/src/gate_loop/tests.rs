@@ -81,6 +81,20 @@ async fn a_new_process_starts_closed_again() {
 }
 
 #[tokio::test]
+async fn an_adopted_engine_stays_open_while_its_volume_is_looked_up() {
+    let mut world = World::new();
+    world.settle(&orders()).await;
+    world.gate.engine.clients = 3;
+    let (_send, receive) = watch::channel(GateOrders::default());
+    let next_agent = GateLoop::new(world.gate.engine, receive, world.gate.report);
+    let mut world = World { gate: next_agent, ..world };
+    let not_found_yet = GateOrders { member: None, disk_healthy: false, ..orders() };
+    assert!(matches!(world.settle(&not_found_yet).await, Gate::Closed { .. }), "nothing is known yet");
+    assert_eq!(world.settle(&orders()).await, OPEN);
+    assert_eq!((world.gate.engine.gate.clone(), world.gate.engine.clients), (OPEN, 3));
+}
+
+#[tokio::test]
 async fn an_unhealthy_disk_closes_an_open_gate() {
     let mut world = World::new();
     world.settle(&orders()).await;

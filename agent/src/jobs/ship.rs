@@ -182,7 +182,9 @@ impl<'a> Ship<'a> {
     async fn acked(&mut self) -> Result<Option<Lsn>, ShipError> {
         if self.session.as_ref().is_none_or(Session::is_spoilt) {
             self.session = None;
-            self.session = Some(Session::connect(&self.job.engine.layout(), QUERY_DEADLINE).await?);
+            let session = Session::connect(&self.job.engine.layout(), QUERY_DEADLINE).await?;
+            session.ensure_ship_slot().await?;
+            self.session = Some(session);
         }
         let session = self.session.as_ref().expect("a session was just made where there was none");
         let flushed = session.flushed().await?;
@@ -212,6 +214,9 @@ impl<'a> Ship<'a> {
         let segment = self.segments.holding(self.job.rule.id.term, next).start;
         if self.compacted == Some(segment) {
             return Ok(());
+        }
+        if let Some(session) = &self.session {
+            session.advance_ship_slot(segment).await?;
         }
         let compacted = self.shipper.compact().await?;
         self.compacted = Some(segment);

@@ -5,7 +5,7 @@
 //! Order, for both: persist the promise; write what the data directory is about to become; tell the repository
 //! (create-only, so that of two only one gets the term); fill the directory; write that it is whole.
 //!
-//! Invariants: `only_one_refound_gets_a_term` (in `backup`), `a_refounding_is_resumed_and_not_begun_anew`.
+//! Invariants: `only_one_refound_gets_a_term` (in `backup`), `another_nodes_cluster_is_not_refounded_unasked`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use holdfast_engine::postgres::session::Session;
 use holdfast_engine::postgres::wal::Segments;
 use holdfast_engine::postgres::wal::scan::Scanner;
 use holdfast_model::status::{EngineView, Gate};
-use holdfast_model::{ByteCount, ClusterId, Lsn, Promise, Rule, RuleId, Term, Voter, VoterKind};
+use holdfast_model::{ByteCount, ClusterId, Lsn, NodeName, Promise, Rule, RuleId, Term, Voter, VoterKind};
 use serde::Serialize;
 use tracing::{error, info, warn};
 
@@ -66,6 +66,10 @@ enum Refused {
     NoTerm,
     #[error("replay ended at {replayed}, and the log ends at {expected}: it ended early")]
     EndedEarly { replayed: Lsn, expected: Lsn },
+    #[error(
+        "node {others} may still hold and serve this cluster: make sure that it never does again, then run 'holdfast restore'"
+    )]
+    OthersMayLive { others: String },
     #[error("no [repository] is configured")]
     NoRepository,
 }
@@ -215,7 +219,11 @@ async fn begin_refounding(
     let rules = repository.rules().await?;
     let newest = rules.last().ok_or(Refused::NoCluster)?;
     let chain = Chain::to(newest.id.term, &rules)?;
-    let wanted = node.ledger.load::<RestoreOrder>()?.and_then(|order| order.backup);
+    let order = node.ledger.load::<RestoreOrder>()?;
+    if order.is_none() {
+        others_are_lost(newest, &node.config.node)?;
+    }
+    let wanted = order.and_then(|order| order.backup);
     let manifest = choose_backup(node, repository, &chain, wanted.as_deref()).await?;
     let reader = LogReader::open(repository, &chain, manifest.id.term(), manifest.id.start()).await?;
     let shipped_end = reader.end();
@@ -246,6 +254,17 @@ async fn begin_refounding(
     desk.write_data(DataRecord::Restoring(refounding.clone())).await?;
     desk.bind(cluster).await?;
     Ok(refounding)
+}
+
+/// Without an operator's word only what this node itself has lost may be refounded: another voter may still serve.
+fn others_are_lost(newest: &Rule, own: &NodeName) -> Result<(), Refused> {
+    let others: Vec<String> = newest
+        .voters
+        .iter()
+        .filter(|voter| voter.member.node != *own)
+        .map(|voter| voter.member.node.to_string())
+        .collect();
+    if others.is_empty() { Ok(()) } else { Err(Refused::OthersMayLive { others: others.join(", ") }) }
 }
 
 async fn choose_backup(
@@ -441,5 +460,34 @@ impl Reconciler {
         self.node.ledger.forget::<FoundedCluster>()?;
         self.node.ledger.forget::<RestoreOrder>()?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use holdfast_model::{Incarnation, Member};
+
+    fn rule(nodes: &[&str]) -> Rule {
+        let member =
+            |node: &&str| Member { node: node.parse().unwrap(), incarnation: Incarnation::from_random(1) };
+        let voter = |node| Voter { member: member(node), zone: "z".parse().unwrap(), kind: VoterKind::Full };
+        Rule {
+            id: RuleId { term: Term::FIRST, version: 1 },
+            primary: member(&nodes[0]),
+            voters: nodes.iter().map(voter).collect(),
+            k: 0,
+            previous: None,
+            start: Lsn::ZERO,
+        }
+    }
+
+    #[test]
+    fn another_nodes_cluster_is_not_refounded_unasked() {
+        let own = "a".parse().unwrap();
+        assert!(others_are_lost(&rule(&["a"]), &own).is_ok());
+        let refused = others_are_lost(&rule(&["a", "b"]), &own).unwrap_err();
+        assert!(refused.to_string().starts_with("node b may still hold"), "{refused}");
+        assert!(others_are_lost(&rule(&["b"]), &own).is_err());
     }
 }

@@ -7,11 +7,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use holdfast_model::status::VolumeView;
-use holdfast_model::volume::{DeviceVerdict, Verdict, VolumeIdentity, VolumeKind};
+use holdfast_model::volume::{DeviceId, DeviceVerdict, DiskHealth, Verdict, VolumeIdentity};
 use holdfast_model::{ClusterId, Member, Promise, Tick};
 use holdfast_storage::mount::Unmount;
 use holdfast_storage::mountinfo::Mounts;
 use holdfast_storage::ops::{Planned, Response, Seen, Verb};
+use holdfast_storage::watch::Lookout;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -64,7 +65,7 @@ pub(super) enum Volume {
 /// What is held open while a volume is mounted.
 #[derive(Debug)]
 pub(super) struct MountedVolume {
-    device: holdfast_model::volume::DeviceId,
+    device: DeviceId,
     pub(super) desk: Arc<Desk>,
     disk: watch::Receiver<DiskState>,
     probing: CancellationToken,
@@ -257,7 +258,7 @@ impl Reconciler {
     }
 
     /// Mounts our volume and begins to watch it.
-    pub(super) async fn mount(&mut self, device: &holdfast_model::volume::DeviceId) -> Result<(), ActError> {
+    pub(super) async fn mount(&mut self, device: &DeviceId) -> Result<(), ActError> {
         let seen =
             Seen { serial: device.serial.clone(), diskseq: device.diskseq, verdict: "ours".to_owned() };
         let response = self.node.helper.volume(Verb::Mount { seen }, MOUNT_DEADLINE).await?;
@@ -275,7 +276,7 @@ impl Reconciler {
         let (send, disk) = watch::channel(DiskState::mounted());
         let probing = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        let target = probe_target(&self.node, &device);
+        let target = probe_target(&self.node, &device)?;
         let (clock, orders) = (self.node.clock, Arc::clone(&self.node.orders));
         tasks.spawn(probe::run(target, prober, clock, probe::Out { state: send, orders }, probing.clone()));
         info!(%device, incarnation = %identity.incarnation, "volume mounted");
@@ -301,7 +302,7 @@ impl Reconciler {
             drop(mounted);
         }
         self.search.reset();
-        let stalled = matches!(health, Some(holdfast_model::volume::DiskHealth::Stalled { .. }));
+        let stalled = matches!(health, Some(DiskHealth::Stalled { .. }));
         if !stalled
             && self.node.helper.volume(Verb::Unmount { how: Unmount::Plain }, DESK_DEADLINE).await.is_ok()
         {
@@ -319,18 +320,11 @@ impl Drop for MountedVolume {
     }
 }
 
-fn probe_target(node: &Node, device: &holdfast_model::volume::DeviceId) -> Target {
+fn probe_target(node: &Node, device: &DeviceId) -> Result<Target, ActError> {
     let volume = &node.config.volume;
-    let is_directory = volume.kind == VolumeKind::Directory;
-    let mounted = Mounts::of_this_process().ok();
-    let number = mounted.and_then(|mounts| mounts.at(&volume.mount).map(|mount| mount.device));
-    Target {
-        device: device.clone(),
-        number: number.filter(|_| !is_directory),
-        mount: (!is_directory).then(|| volume.mount.clone()),
-        interval: volume.probe_interval,
-        deadline: volume.stall_deadline,
-    }
+    let mounts = Mounts::of_this_process().map_err(ActError::Worker)?;
+    let lookout = Lookout::new(volume.kind, device, &volume.mount, &mounts).ok_or(ActError::NoVolume)?;
+    Ok(Target { lookout, interval: volume.probe_interval, deadline: volume.stall_deadline })
 }
 
 /// Picks the device to use. Another volume of ours than the one that this node lives on is an abandoned incarnation,
@@ -366,4 +360,81 @@ fn abandoned(planned: &Planned) -> DeviceVerdict {
             Verdict::Stale { why: "an older incarnation of this node, which never comes back".to_owned() };
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use holdfast_model::{ByteCount, Incarnation};
+
+    fn device(name: &str) -> DeviceId {
+        let (model, serial) = ("m".to_owned(), name.to_owned());
+        DeviceId { path: name.into(), model, serial, diskseq: 1, size: ByteCount::gib(1) }
+    }
+
+    fn blank(name: &str) -> Planned {
+        Planned {
+            found: DeviceVerdict { device: device(name), verdict: Verdict::Blank },
+            identity: None,
+            mounted: false,
+        }
+    }
+
+    fn ours(name: &str, incarnation: u128) -> Planned {
+        let identity = VolumeIdentity {
+            cluster: "c".parse().unwrap(),
+            cluster_id: None,
+            node: "n".parse().unwrap(),
+            incarnation: Incarnation::from_random(incarnation),
+            zone: "z".parse().unwrap(),
+            engine: "postgres".into(),
+            serials: vec![],
+            fs_uuid: uuid::Uuid::nil(),
+            created: String::new(),
+            boot_id: String::new(),
+        };
+        let verdict = Verdict::Ours { fs_uuid: uuid::Uuid::nil() };
+        let found = DeviceVerdict { device: device(name), verdict };
+        Planned { found, identity: Some(Box::new(identity)), mounted: false }
+    }
+
+    fn current(incarnation: u128, before: Option<u128>) -> CurrentVolume {
+        let before = before.map(Incarnation::from_random);
+        CurrentVolume { incarnation: Incarnation::from_random(incarnation), before }
+    }
+
+    #[track_caller]
+    fn chosen(found: &[Planned], current: Option<CurrentVolume>) -> String {
+        match choose(found, current.as_ref()) {
+            VolumeView::Unmounted { device } => format!("mount {}", device.path.display()),
+            VolumeView::Blank { device } => format!("format {}", device.path.display()),
+            VolumeView::Absent { verdicts } => {
+                let words: Vec<_> = verdicts.iter().map(|found| found.verdict.word()).collect();
+                format!("none: {}", words.join(" "))
+            }
+            other @ (VolumeView::Unknown | VolumeView::Mounted { .. }) => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn an_abandoned_incarnation_never_comes_back() {
+        let found = [ours("old", 1), ours("new", 2)];
+        assert_eq!(chosen(&found, Some(current(2, None))), "mount new");
+        assert_eq!(chosen(&found[..1], Some(current(2, None))), "none: stale");
+        assert_eq!(chosen(&[ours("old", 1), blank("b")], Some(current(2, None))), "format b");
+    }
+
+    #[test]
+    fn the_one_before_counts_until_the_new_one_is_there() {
+        let half_made = Some(current(2, Some(1)));
+        assert_eq!(chosen(&[ours("old", 1), blank("b")], half_made.clone()), "mount old");
+        assert_eq!(chosen(&[ours("old", 1), ours("new", 2)], half_made), "mount new");
+    }
+
+    #[test]
+    fn without_a_ledger_only_a_single_volume_of_ours_is_taken() {
+        assert_eq!(chosen(&[ours("a", 1), blank("b")], None), "mount a");
+        assert_eq!(chosen(&[ours("a", 1), ours("b", 2)], None), "none: stale stale");
+        assert_eq!(chosen(&[], None), "none: ");
+    }
 }

@@ -12,6 +12,7 @@
 
 pub mod clients;
 pub mod rules;
+mod slots;
 pub mod status;
 
 use std::future::Future;
