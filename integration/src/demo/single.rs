@@ -84,8 +84,10 @@ pub async fn play(options: &Options) -> Result<()> {
     let mut stage = set_stage(&mut narrator, options).await?;
     let played = perform(&mut narrator, &mut stage, options).await;
     if played.is_err() {
-        keep_logs(&stage.node)?;
-        return played;
+        return match keep_logs(&stage.node) {
+            Ok(()) => played,
+            Err(not_kept) => played.with_context(|| format!("logs are lost: {not_kept:#}")),
+        };
     }
     if let Some(file) = &options.report {
         fs::write(file, serde_json::to_string_pretty(&stage.report)?).context("write the report")?;
