@@ -9,9 +9,10 @@ use std::sync::Arc;
 use holdfast_backup::repository::RepositoryError;
 use holdfast_backup::store::StoreFault;
 use holdfast_backup::{ClusterRecord, Found, Location, RepositoryConfig};
-use holdfast_model::ClusterId;
+use holdfast_backup::rules::RuleError;
+use holdfast_model::{ClusterId, Rule};
 use support::faulty::{Fault, Faulty};
-use support::record;
+use support::{member_of, record, repository, rule};
 
 fn location(store: &Faulty) -> Location {
     Location::over(Arc::new(store.clone()), "site/a")
@@ -116,4 +117,25 @@ async fn a_directory_serves_as_a_repository() {
     assert_eq!(found, Found::One(record().cluster));
     let refused = Location::connect(&config).unwrap().create(&other()).await.unwrap_err();
     assert!(matches!(refused, RepositoryError::NameTaken { .. }), "{refused:?}");
+}
+
+#[tokio::test]
+async fn only_one_refound_gets_a_term() {
+    let store = Faulty::new();
+    let repository = repository(&store).await;
+    repository.put_rule(&rule(1, None, 0)).await.unwrap();
+    let contenders: Vec<Rule> =
+        (1..=4).map(|bits| Rule { primary: member_of(bits), ..rule(2, Some(1), 1000) }).collect();
+    let results = futures::future::join_all(contenders.iter().map(|rule| repository.put_rule(rule))).await;
+    let winners: Vec<&Rule> =
+        contenders.iter().zip(&results).filter(|(_, result)| result.is_ok()).map(|(rule, _)| rule).collect();
+    assert_eq!(winners.len(), 1, "{results:?}");
+    assert_eq!(repository.rules().await.unwrap().last(), Some(winners[0]));
+    for (contender, result) in contenders.iter().zip(results) {
+        match result {
+            Ok(()) => repository.put_rule(contender).await.unwrap(), // its answer may have been lost
+            Err(RuleError::Taken { there }) => assert_eq!(&*there, winners[0]),
+            Err(err) => panic!("{err}"),
+        }
+    }
 }
