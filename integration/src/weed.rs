@@ -47,8 +47,7 @@ impl Weed {
 
         let ports: [u16; 8] = ports::free()?;
         let endpoint = format!("http://127.0.0.1:{}", ports[0]);
-        let mut weed =
-            Self { server: None, data, ports, endpoint, credentials, _scratch: scratch.clone() };
+        let mut weed = Self { server: None, data, ports, endpoint, credentials, _scratch: scratch.clone() };
         weed.come_back().await?;
         Ok(weed)
     }

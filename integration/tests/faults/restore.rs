@@ -1,0 +1,161 @@
+//! Agents, workers and object stores that go away while a node restores.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use holdfast_integration::acked::AckedWriter;
+use holdfast_integration::daemon::{Daemon, Serving};
+use holdfast_integration::demo::outcome;
+use holdfast_integration::eventually;
+use holdfast_integration::process::{command, run};
+use tokio::time::Instant;
+
+use crate::stage::{SOON, Stage, acks, audited, throughout};
+
+/// Longer than a probe, a turn of each loop and a try of the engine to fetch log.
+const A_WHILE: Duration = Duration::from_secs(8);
+/// How often a restore worker is killed.
+const WORKERS_KILLED: usize = 3;
+
+async fn loss_is_within_the_window(writer: AckedWriter, vanished: Instant) -> Result<()> {
+    acks(&writer, 50).await?;
+    let audit = audited(writer).await?;
+    ensure!(audit.acked > 100, "too few acks to say anything: {}", audit.acked);
+    outcome::judge(&audit, vanished)
+}
+
+#[tokio::test]
+async fn a_restore_whose_agent_is_killed_at_each_step_is_finished_in_the_same_term_as_root() -> Result<()> {
+    let stage = Stage::with_disks(2).await?;
+    stage.explained(restore_with_dead_agents(&stage).await)
+}
+
+async fn restore_with_dead_agents(stage: &Stage) -> Result<()> {
+    let (agent, writer) = stage.backed_up().await?;
+    let vanished = Instant::now();
+    stage.disks[0].vanish()?;
+    stage.says("disk unsafe", 0, SOON).await?;
+    drop(agent);
+
+    let (agent, deaths) = stage.kill_at_each_new_word().await?;
+
+    ensure!(deaths >= 5, "only {deaths} agents were killed on the way");
+    ensure!(stage.terms()? == 2, "each try took a term of its own: {:?}", stage.store.keys("/rules/")?);
+    loss_is_within_the_window(writer, vanished).await?;
+    agent.stop().await
+}
+
+#[tokio::test]
+async fn a_restore_whose_workers_are_killed_is_finished_in_the_same_term_as_root() -> Result<()> {
+    let stage = Stage::with_disks(2).await?;
+    stage.explained(restore_with_dead_workers(&stage).await)
+}
+
+async fn restore_with_dead_workers(stage: &Stage) -> Result<()> {
+    let (mut agent, writer) = stage.backed_up().await?;
+    let vanished = Instant::now();
+    stage.disks[0].vanish()?;
+    agent.becomes(Serving::No, SOON).await?;
+    for _ in 0..WORKERS_KILLED {
+        kill_next_restore_worker(stage, &agent).await?;
+    }
+    agent.becomes(Serving::Yes, SOON).await?;
+    ensure!(stage.terms()? == 2, "each try took a term of its own: {:?}", stage.store.keys("/rules/")?);
+    loss_is_within_the_window(writer, vanished).await?;
+    agent.stop().await
+}
+
+async fn kill_next_restore_worker(stage: &Stage, agent: &Daemon) -> Result<()> {
+    let worker = eventually("a restore worker", SOON, async || {
+        ensure!(agent.serving().await? == Serving::No, "restored already");
+        let workers = stage.workers(agent, "restore")?;
+        workers.into_iter().next().ok_or_else(|| anyhow::anyhow!("none runs"))
+    })
+    .await?;
+    run(command("kill").args(["-KILL", &worker]))?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_engine_whose_log_is_out_of_reach_waits_and_does_not_open_as_root() -> Result<()> {
+    let stage = Stage::with_disks(2).await?;
+    stage.explained(replay_without_store(&stage).await)
+}
+
+async fn replay_without_store(stage: &Stage) -> Result<()> {
+    let (mut agent, writer) = stage.backed_up().await?;
+    // Several segments, so that the store hangs in the middle of them.
+    stage.node.sql("app", "create table bulk as select md5(n::text) from generate_series(1, 700000) n")?;
+    eventually("shipped log", SOON, async || {
+        acks(&writer, 1).await?;
+        let shipped: Vec<String> = stage.store.keys("/log/")?;
+        ensure!(shipped.len() >= 4, "{shipped:?}");
+        Ok(())
+    })
+    .await?;
+    let vanished = Instant::now();
+    stage.disks[0].vanish()?;
+    let engine_log = stage.node.folder.join("state/log/engine.log");
+    eventually("the first segment of replay", SOON, async || {
+        let log = fs::read_to_string(&engine_log)?;
+        ensure!(log.contains("restored log file"), "none yet");
+        Ok(())
+    })
+    .await?;
+    stage.store.hang()?;
+    throughout(A_WHILE, async || {
+        ensure!(agent.serving().await? == Serving::No, "it opened before its log was replayed");
+        Ok(())
+    })
+    .await?;
+    stage.store.go_on()?;
+    agent.becomes(Serving::Yes, SOON).await?;
+    let rows = stage.node.sql("app", "select count(*) from bulk")?;
+    ensure!(rows.trim() == "700000", "{rows} rows were restored");
+    loss_is_within_the_window(writer, vanished).await?;
+    agent.stop().await
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Damage {
+    Flipped,
+    Missing,
+}
+
+#[tokio::test]
+async fn a_restore_from_a_pack_with_a_flipped_bit_is_refused_as_root() -> Result<()> {
+    let stage = Stage::with_disks(2).await?;
+    stage.explained(restore_from_damaged(&stage, Damage::Flipped).await)
+}
+
+#[tokio::test]
+async fn a_restore_with_a_missing_pack_is_refused_as_root() -> Result<()> {
+    let stage = Stage::with_disks(2).await?;
+    stage.explained(restore_from_damaged(&stage, Damage::Missing).await)
+}
+
+async fn restore_from_damaged(stage: &Stage, damage: Damage) -> Result<()> {
+    let (mut agent, _writer) = stage.backed_up().await?;
+    for pack in stage.store.keys("/packs/")? {
+        match damage {
+            Damage::Flipped => stage.store.flip_a_bit(&pack)?,
+            Damage::Missing => stage.store.lose(&pack)?,
+        }
+    }
+    stage.disks[0].vanish()?;
+    agent.becomes(Serving::No, SOON).await?;
+    let before = stage.logs().lines()?.len();
+    let said = stage.says("founding failed", before, SOON).await?;
+    ensure!(said.shown().contains("pack"), "the message does not name the pack: {}", said.shown());
+    throughout(A_WHILE, async || {
+        ensure!(agent.serving().await? == Serving::No, "it serves from a damaged repository");
+        Ok(())
+    })
+    .await?;
+    let started = stage.said_after(before)?.iter().any(|line| line.shown().contains("engine started"));
+    ensure!(!started, "an engine was started on data that is not whole");
+    let explained = agent.holdfast(&["explain"])?;
+    ensure!(explained.contains("restor"), "{explained}");
+    Ok(())
+}
