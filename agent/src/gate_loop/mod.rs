@@ -12,6 +12,7 @@
 //! * `a_new_process_starts_closed_again`.
 //! * `an_unhealthy_disk_closes_an_open_gate`.
 //! * `nothing_is_written_under_a_higher_promise` (I3).
+//! * `an_adopted_engine_keeps_its_clients`.
 //! * `an_adopted_engine_stays_open_while_its_volume_is_looked_up`.
 //!
 //! Not here: starting and stopping the engine, and why a gate should be held. See `reconcile`.
@@ -179,6 +180,9 @@ impl<E: Engine> GateLoop<E> {
             hold: orders.hold,
         });
         match (&report.engine, &wanted) {
+            // An agent that has just come up knows nothing yet. Engines are started closed, so whatever is in force was
+            // proven by the agent before, and its clients are not thrown out because their agent was restarted.
+            (_, Gate::Closed { why: GateClosed::Starting }) => report.gate = wanted,
             // Nobody can close an engine that does not answer but by stopping it, which whoever holds the gate does
             // next. Its files are closed already, so that it never comes back open.
             (None, Gate::Closed { why: GateClosed::DiskUnsafe | GateClosed::Stopping }) => {

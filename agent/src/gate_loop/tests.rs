@@ -106,6 +106,18 @@ async fn an_unhealthy_disk_closes_an_open_gate() {
 }
 
 #[tokio::test]
+async fn an_adopted_engine_keeps_its_clients() {
+    let mut world = World::new();
+    world.gate.engine.gate = OPEN;
+    world.gate.engine.clients = 3;
+    let adopted = GateOrders { member: None, disk_healthy: false, ..orders() };
+    assert_eq!(world.settle(&adopted).await, Gate::Closed { why: GateClosed::Starting });
+    assert_eq!((world.gate.engine.gate.clone(), world.gate.engine.clients), (OPEN, 3));
+    assert_eq!(world.settle(&orders()).await, OPEN);
+    assert_eq!(world.gate.engine.clients, 3);
+}
+
+#[tokio::test]
 async fn nothing_is_written_under_a_higher_promise() {
     let mut world = World::new();
     world.settle(&orders()).await;
