@@ -109,6 +109,8 @@ pub struct Reconciler {
     search: Search,
     /// Why the gate is to be held closed, by the last plan.
     hold: Option<GateClosed>,
+    /// Whether the mounted file system was shut down.
+    fenced: bool,
     shipping: shipping::Shipping,
     /// Serves recovery its log, while a restored server replays.
     log_worker: Option<founding::LogWorker>,
@@ -126,6 +128,7 @@ impl Reconciler {
             volume: Volume::Unmounted,
             search: Search::default(),
             hold: None,
+            fenced: false,
             shipping: shipping::Shipping::default(),
             log_worker: None,
             tasks: JoinSet::new(),

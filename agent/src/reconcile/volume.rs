@@ -279,6 +279,7 @@ impl Reconciler {
         let target = probe_target(&self.node, &device)?;
         let (clock, orders) = (self.node.clock, Arc::clone(&self.node.orders));
         tasks.spawn(probe::run(target, prober, clock, probe::Out { state: send, orders }, probing.clone()));
+        self.fenced = false;
         info!(%device, incarnation = %identity.incarnation, "volume mounted");
         self.volume =
             Volume::Mounted(Box::new(MountedVolume { device, desk: Arc::new(desk), disk, probing, tasks }));
