@@ -180,9 +180,6 @@ impl<E: Engine> GateLoop<E> {
             hold: orders.hold,
         });
         match (&report.engine, &wanted) {
-            // An agent that has just come up knows nothing yet. Engines are started closed, so whatever is in force was
-            // proven by the agent before, and its clients are not thrown out because their agent was restarted.
-            (_, Gate::Closed { why: GateClosed::Starting }) => report.gate = wanted,
             // Nobody can close an engine that does not answer but by stopping it, which whoever holds the gate does
             // next. Its files are closed already, so that it never comes back open.
             (None, Gate::Closed { why: GateClosed::DiskUnsafe | GateClosed::Stopping }) => {
