@@ -91,6 +91,12 @@ impl CurrentVolume {
         let before = ledger.load::<Self>()?.map(|current| current.before.unwrap_or(current.incarnation));
         ledger.store(&Self { incarnation, before })
     }
+
+    /// Whether this node may live on a volume of that incarnation.
+    #[must_use]
+    pub fn may_be(&self, incarnation: Incarnation) -> bool {
+        self.incarnation == incarnation || self.before == Some(incarnation)
+    }
 }
 
 /// An operator ordered this node to be restored from the repository.

@@ -38,6 +38,7 @@ pub(crate) fn manifest() -> Manifest {
         member: member(),
         stop: Lsn::from_offset(1),
         created: String::new(),
+        finished: String::new(),
         engine: engine(),
         chunk_size: 4096,
         pages: Vec::new(),

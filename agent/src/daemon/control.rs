@@ -60,32 +60,26 @@ impl Node {
     }
 
     /// The running operation of a kind, once the reconcile loop has begun it.
-    async fn wait_for(&self, kind: OperationKind) -> Result<Operation, CallError> {
+    async fn begun(&self, kind: OperationKind) -> Result<Operation, CallError> {
+        self.shown(|operation| {
+            operation.kind == kind && matches!(operation.state, OperationState::Running { .. })
+        })
+        .await
+    }
+
+    /// The newest operation that is `wanted`, once it shows in the view: that is where the caller looks for it next.
+    async fn shown(&self, wanted: impl Fn(&Operation) -> bool) -> Result<Operation, CallError> {
         let mut view = self.view.subscribe();
         self.wake.notify_one();
-        let begun = async {
-            loop {
-                let running = self.operations.list().into_iter().rev().find(|operation| {
-                    operation.kind == kind && matches!(operation.state, OperationState::Running { .. })
-                });
-                if let Some(operation) = running {
-                    return Some(operation);
-                }
-                if view.changed().await.is_err() {
-                    return None;
-                }
-            }
+        let shows = view.wait_for(|view| view.operations.iter().any(&wanted));
+        let found = match tokio::time::timeout(BEGIN_DEADLINE, shows).await {
+            Ok(Ok(view)) => view.operations.iter().rev().find(|operation| wanted(operation)).cloned(),
+            Ok(Err(_)) | Err(_) => None,
         };
-        match tokio::time::timeout(BEGIN_DEADLINE, begun).await {
-            Ok(Some(operation)) => Ok(operation),
-            Ok(None) | Err(_) => {
-                let reason = self.view.borrow().reason.clone();
-                Err(CallError::Unavailable {
-                    what: "the node",
-                    why: format!("the order is stored, and now: {reason}"),
-                })
-            }
-        }
+        found.ok_or_else(|| {
+            let why = format!("the order is stored, and now: {}", self.view.borrow().reason);
+            CallError::Unavailable { what: "the node", why }
+        })
     }
 }
 
@@ -100,7 +94,8 @@ impl Control for Node {
     }
 
     async fn format_volume(&self, request: FormatVolume) -> Result<Operation, CallError> {
-        volumes::format(self, &request.target, &request.device, Consent::Blank)
+        let begun = volumes::format(self, &request.target, &request.device, Consent::Blank)?;
+        self.shown(|operation| operation.id == begun.id).await
     }
 
     async fn allow_wipe(&self, request: AllowWipe) -> Result<WipeConsent, CallError> {
@@ -112,12 +107,9 @@ impl Control for Node {
             let missing = "the token is not one of this node's";
             refused(Reason::BadToken, missing, "ask for a fresh one: 'holdfast volume wipe' without --token")
         })?;
-        volumes::format(
-            self,
-            &request.target,
-            &request.device,
-            Consent::Wipe { token, now_unix_ms: clock::unix_ms() },
-        )
+        let consent = Consent::Wipe { token, now_unix_ms: clock::unix_ms() };
+        let begun = volumes::format(self, &request.target, &request.device, consent)?;
+        self.shown(|operation| operation.id == begun.id).await
     }
 
     async fn bootstrap(&self, request: Bootstrap) -> Result<Operation, CallError> {
@@ -135,7 +127,7 @@ impl Control for Node {
         }
         let order = BootstrapRequest { at: clock::wall_clock(), cluster: request.cluster_id };
         self.ledger.store(&order).map_err(|err| failed("store the order", &err))?;
-        self.wait_for(OperationKind::Bootstrap).await
+        self.begun(OperationKind::Bootstrap).await
     }
 
     async fn start_engine(&self, _target: Target) -> Result<(), CallError> {
@@ -160,7 +152,7 @@ impl Control for Node {
         self.open_repository().await?;
         let order = RestoreOrder { at: clock::wall_clock(), backup: request.backup };
         self.ledger.store(&order).map_err(|err| failed("store the order", &err))?;
-        self.wait_for(OperationKind::Restore).await
+        self.begun(OperationKind::Restore).await
     }
 
     async fn create_backup(&self, target: Target) -> Result<Operation, CallError> {
@@ -199,11 +191,10 @@ impl Control for Node {
         let handle = handle.map_err(|err| failed("start the backup", &err))?;
         let ticket = self.operations.begin(OperationKind::Backup, "beginning");
         self.operations.note_request(target.request.as_str(), ticket.id());
-        let operation = ticket.operation();
+        let id = ticket.id().to_owned();
         let wake = Arc::clone(&self.repository_wake);
         self.tasks.spawn(follow_backup(handle, ticket, wake));
-        self.wake.notify_one();
-        operation.ok_or(CallError::Failed { what: "begin the backup".into(), why: "it was lost".into() })
+        self.shown(|operation| operation.id == id).await
     }
 
     async fn list_backups(&self, limit: u32) -> Result<Vec<Backup>, CallError> {
@@ -273,7 +264,7 @@ fn line(manifest: &Manifest) -> Backup {
         start: manifest.id.start(),
         stop: manifest.stop,
         started: manifest.created.clone(),
-        finished: manifest.created.clone(),
+        finished: manifest.finished.clone(),
         engine_version: manifest.engine.version.clone(),
         data: manifest.totals.bytes,
         added: manifest.totals.new_bytes,

@@ -12,7 +12,7 @@ use super::control::{failed, refused};
 use crate::api::control::{CallError, PlannedDevice, PlannedStep, Reason, SeenDevice, Target, WipeConsent};
 use crate::clock;
 use crate::ledger::CurrentVolume;
-use crate::reconcile::Node;
+use crate::reconcile::{ABANDONED, Node};
 
 const PLAN_DEADLINE: Duration = Duration::from_secs(60);
 /// mkfs on a large disk.
@@ -28,15 +28,23 @@ fn seen(device: &SeenDevice) -> Seen {
 
 /// Looks at every candidate; writes nothing.
 pub(super) async fn plan(node: &Node) -> Result<Vec<PlannedDevice>, CallError> {
+    let current = node.ledger.load::<CurrentVolume>().map_err(|err| failed("read the ledger", &err))?;
     match node.helper.volume(Verb::Plan, PLAN_DEADLINE).await {
-        Ok(Response::Planned { devices }) => Ok(devices.into_iter().map(planned).collect()),
+        Ok(Response::Planned { devices }) => {
+            Ok(devices.into_iter().map(|device| planned(device, current.as_ref())).collect())
+        }
         Ok(_) => Err(unexpected("look at devices")),
         Err(err) => Err(failed("look at devices", &err)),
     }
 }
 
-fn planned(planned: Planned) -> PlannedDevice {
+fn planned(planned: Planned, current: Option<&CurrentVolume>) -> PlannedDevice {
+    let abandoned = match (current, &planned.identity) {
+        (Some(current), Some(identity)) => !current.may_be(identity.incarnation),
+        (Some(_) | None, _) => false,
+    };
     let (step, why) = match (&planned.found.verdict, planned.mounted) {
+        (Verdict::Ours { .. }, false) if abandoned => (PlannedStep::None, ABANDONED.to_owned()),
         (Verdict::Ours { .. }, true) => (PlannedStep::Keep, "it is in use".to_owned()),
         (Verdict::Ours { .. }, false) => (PlannedStep::Mount, "it is this node's".to_owned()),
         (Verdict::Blank, _) => {

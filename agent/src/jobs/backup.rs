@@ -112,6 +112,7 @@ async fn take(job: &BackupJob, reporter: &Reporter) -> Result<BackupDone, JobFai
     let end = session.end().await.map_err(|err| later(&err))?;
     let stopped = Stopped {
         stop: end.stop,
+        finished: clock::wall_clock(),
         files: vec![late("backup_label", end.label.into_bytes()), late(control::PATH, control)],
     };
     let sealed = copied.seal(stopped).await.map_err(|err| failure(&err))?;

@@ -41,6 +41,7 @@ use crate::operations::Operations;
 use crate::supervisor::Supervisor;
 use volume::{Search, Volume};
 
+pub(crate) use volume::ABANDONED;
 pub use volume::{Desk, VolumeFacts};
 
 /// What every part of the daemon shares. Cheap to clone behind its `Arc`.

@@ -27,7 +27,7 @@ pub(super) struct Shipping {
 
 impl Shipping {
     pub(super) fn view(&self) -> LogView {
-        self.view.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        read(&self.view)
     }
 
     /// Ends the worker: it holds the volume open.
@@ -36,6 +36,10 @@ impl Shipping {
         // What the next one ships is another reign, perhaps from another disk.
         set(&self.view, |view| *view = LogView::default());
     }
+}
+
+fn read(view: &Mutex<LogView>) -> LogView {
+    view.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
 fn set(view: &Mutex<LogView>, change: impl FnOnce(&mut LogView)) {
@@ -65,6 +69,15 @@ impl Reconciler {
     }
 }
 
+/// Once when it begins to fail and once when that is over: the text of each failure is a little different.
+fn tell(before: &LogView, failing: Option<&str>) {
+    match (&before.failing, failing) {
+        (None, Some(why)) => warn!(error = why, "log not shipped, trying again"),
+        (Some(_), None) => info!("log shipped again"),
+        (None, None) | (Some(_), Some(_)) => {}
+    }
+}
+
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
 async fn ship(node: &Node, access: Access, rule: Rule, view: &Mutex<LogView>) -> Result<(), AnyError> {
@@ -78,9 +91,7 @@ async fn ship(node: &Node, access: Access, rule: Rule, view: &Mutex<LogView>) ->
             JobEnd::Done(_) => return Ok(()),
             JobEnd::Note(note) => {
                 let Shipped { shipped, acked, failing } = serde_json::from_value(note)?;
-                if let Some(why) = &failing {
-                    warn!(error = why, "log not shipped, trying again");
-                }
+                tell(&read(view), failing.as_deref());
                 set(view, |view| *view = LogView { running: true, shipped, acked, failing });
             }
         }

@@ -37,6 +37,9 @@ const WORKER_DEADLINE: Duration = Duration::from_secs(10);
 /// Small reads and writes on the volume.
 pub(super) const DESK_DEADLINE: Duration = Duration::from_secs(5);
 
+/// What there is to say of a volume of this node that it does not live on any more.
+pub(crate) const ABANDONED: &str = "an older incarnation of this node, which never comes back";
+
 /// What was last seen of the candidate devices.
 #[derive(Debug, Default)]
 pub(super) struct Search {
@@ -258,12 +261,25 @@ impl Reconciler {
     }
 
     /// Mounts our volume and begins to watch it.
+    ///
+    /// One that an earlier agent left mounted may have been shut down since, and is of no use then: it is taken off, so
+    /// that the next turn can mount it afresh.
     pub(super) async fn mount(&mut self, device: &DeviceId) -> Result<(), ActError> {
         let seen =
             Seen { serial: device.serial.clone(), diskseq: device.diskseq, verdict: "ours".to_owned() };
-        let response = self.node.helper.volume(Verb::Mount { seen }, MOUNT_DEADLINE).await?;
+        let mounted = self.node.helper.volume(Verb::Mount { seen }, MOUNT_DEADLINE).await;
+        let left_mounted = self.search.found.iter().flatten().any(|p| p.mounted && p.found.device == *device);
         self.search.reset();
-        self.take_over(response).await
+        match mounted {
+            Ok(response) => self.take_over(response).await,
+            Err(err) if left_mounted => {
+                warn!(%device, error = %Chain(&err), "mounted volume not usable, taking it off");
+                // Refused while anything is open on it: an engine that still ends, say.
+                self.node.helper.volume(Verb::Unmount { how: Unmount::Plain }, DESK_DEADLINE).await?;
+                Ok(())
+            }
+            Err(err) => Err(err.into()),
+        }
     }
 
     /// Starts the two workers of a volume that was just mounted or formatted.
@@ -357,8 +373,7 @@ fn choose(found: &[Planned], current: Option<&CurrentVolume>) -> VolumeView {
 fn abandoned(planned: &Planned) -> DeviceVerdict {
     let mut found = planned.found.clone();
     if matches!(found.verdict, Verdict::Ours { .. }) {
-        found.verdict =
-            Verdict::Stale { why: "an older incarnation of this node, which never comes back".to_owned() };
+        found.verdict = Verdict::Stale { why: ABANDONED.to_owned() };
     }
     found
 }

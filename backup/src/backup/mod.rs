@@ -74,6 +74,8 @@ pub struct BackupSpec {
 pub struct Stopped {
     /// Log is needed up to here.
     pub stop: Lsn,
+    /// Now, RFC 3339, for people only.
+    pub finished: String,
     /// Files that could only be read or made now, e.g. Postgres' `backup_label` and `global/pg_control`. No entry of
     /// the source may have such a path.
     pub files: Vec<LateFile>,
@@ -233,6 +235,7 @@ impl Copied {
             member: spec.member,
             stop: stopped.stop,
             created: spec.created,
+            finished: stopped.finished,
             engine: spec.engine,
             chunk_size: repository.chunk_size(),
             pages: drafted.pages,

@@ -66,6 +66,8 @@ pub struct Manifest {
     pub stop: Lsn,
     /// When it was made, RFC 3339, for people only.
     pub created: String,
+    /// When the engine ended it, RFC 3339, for people only.
+    pub finished: String,
     /// The engine whose files these are.
     pub engine: EngineFacts,
     /// Files are cut into chunks of this many bytes.

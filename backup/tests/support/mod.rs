@@ -184,7 +184,7 @@ pub(crate) fn spec(start: u64) -> BackupSpec {
 pub(crate) fn stopped(stop: u64) -> Stopped {
     let path = RelPath::new("backup_label").unwrap();
     let content = Bytes::from_static(b"START WAL LOCATION");
-    Stopped { stop: lsn(stop), files: vec![LateFile { path, mode: 0o600, content }] }
+    Stopped { stop: lsn(stop), finished: String::new(), files: vec![LateFile { path, mode: 0o600, content }] }
 }
 
 pub(crate) async fn seal(repository: &Repository, tree: &Tree, start: u64) -> Result<Sealed, BackupError> {
