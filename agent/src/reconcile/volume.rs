@@ -188,13 +188,12 @@ impl Volume {
         }
     }
 
-    /// Who this node is. The rule of a refounding may be written only after its replay was checked, which ends the
-    /// log worker.
-    pub(super) fn membership(&self, replaying: bool) -> Option<Membership> {
+    /// Who this node is. The rule of a refounding may be written only after its replay was checked.
+    pub(super) fn membership(&self, replay_checked: bool) -> Option<Membership> {
         let desk = self.desk()?;
         let facts = desk.facts();
         let opening = match &facts.data {
-            Ok(Some(DataRecord::Landed(refounding))) if !replaying => Some(refounding.rule.clone()),
+            Ok(Some(DataRecord::Landed(refounding))) if replay_checked => Some(refounding.rule.clone()),
             Ok(_) | Err(_) => None,
         };
         Some(Membership { member: desk.member(), zone: facts.identity.zone, promise: facts.promise, opening })
@@ -296,6 +295,7 @@ impl Reconciler {
         let (clock, orders) = (self.node.clock, Arc::clone(&self.node.orders));
         tasks.spawn(probe::run(target, prober, clock, probe::Out { state: send, orders }, probing.clone()));
         self.fenced = false;
+        self.replay_checked = false;
         info!(%device, incarnation = %identity.incarnation, "volume mounted");
         self.volume =
             Volume::Mounted(Box::new(MountedVolume { device, desk: Arc::new(desk), disk, probing, tasks }));
