@@ -1,6 +1,7 @@
 //! What every scenario stands on: an S3 server, blank disks, a node that is laid out, and clients that remember.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -141,9 +142,15 @@ impl Stage {
         Ok(String::from_utf8_lossy(&found.stdout).lines().map(str::to_owned).collect())
     }
 
-    /// A failure together with the end of the agent's log.
+    /// A failure together with the end of the agent's log; all of it is kept in `target/faults`.
     pub(crate) fn explained<T>(&self, result: Result<T>) -> Result<T> {
-        result.with_context(|| format!("the log ends with:\n{}", self.logs().tail(40)))
+        result.map_err(|err| {
+            let kept = installation::workspace().join("target/faults");
+            let copied = fs::create_dir_all(&kept)
+                .and_then(|()| fs::copy(self.logs().path(), kept.join("daemon.log")))
+                .map_or_else(|err| format!("not kept: {err}"), |_bytes| "kept".to_owned());
+            err.context(format!("its log ({copied}) ends with:\n{}", self.logs().tail(20)))
+        })
     }
 }
 
