@@ -364,12 +364,6 @@ async fn run_job<T: serde::de::DeserializeOwned>(
     }
 }
 
-/// The worker that serves recovery its log; ends when dropped.
-#[derive(Debug)]
-pub struct LogWorker {
-    handle: JobHandle,
-}
-
 impl Reconciler {
     /// Starts the log worker if none serves, and waits until it does.
     pub(super) async fn ensure_log_worker(&mut self, refounding: &Refounding) -> Result<(), FoundingError> {
@@ -391,7 +385,7 @@ impl Reconciler {
             JobEnd::Note(end) => info!(%end, "serving recovery its log"),
             JobEnd::Done(_) => return Err(Refused::NoLog.into()),
         }
-        self.log_worker = Some(LogWorker { handle });
+        self.log_worker = Some(handle);
         Ok(())
     }
 
@@ -438,7 +432,7 @@ impl Reconciler {
             });
             return Ok(());
         }
-        if self.log_worker.is_some() {
+        if !self.replay_checked {
             let session = Session::connect(&self.node.setup.layout, QUERY_DEADLINE).await?;
             let replayed = session
                 .switch_point(refounding.rule.previous.ok_or(Refused::NoCluster)?.term, timeline)
@@ -448,9 +442,8 @@ impl Reconciler {
                 return Err(Refused::EndedEarly { replayed, expected }.into());
             }
             info!(%replayed, "replay reached the end of the shipped log");
-            if let Some(worker) = self.log_worker.take() {
-                drop(worker.handle);
-            }
+            self.replay_checked = true;
+            self.log_worker = None;
         }
         Ok(())
     }

@@ -39,6 +39,7 @@ use crate::jobs::Access;
 use crate::ledger::{BootstrapRequest, EngineHeld, FoundedCluster, Ledger, LedgerError, RestoreOrder};
 use crate::operations::Operations;
 use crate::supervisor::Supervisor;
+use crate::worker::JobHandle;
 use volume::{Search, Volume};
 
 pub(crate) use volume::ABANDONED;
@@ -113,8 +114,11 @@ pub struct Reconciler {
     /// Whether the mounted file system was shut down.
     fenced: bool,
     shipping: shipping::Shipping,
+    /// Whether the replay of a restored server was seen to end where the log ends; only then may its term begin.
+    replay_checked: bool,
     /// Serves recovery its log, while a restored server replays.
-    log_worker: Option<founding::LogWorker>,
+    /// It ends when this is dropped.
+    log_worker: Option<JobHandle>,
     /// Founding work under way.
     tasks: JoinSet<()>,
     last_reason: String,
@@ -131,6 +135,7 @@ impl Reconciler {
             hold: None,
             fenced: false,
             shipping: shipping::Shipping::default(),
+            replay_checked: false,
             log_worker: None,
             tasks: JoinSet::new(),
             last_reason: String::new(),
@@ -206,7 +211,7 @@ impl Reconciler {
         let disk = self.volume.disk();
         let orders = GateOrders {
             process,
-            member: self.volume.membership(self.log_worker.is_some()),
+            member: self.volume.membership(self.replay_checked),
             disk_healthy: disk.as_ref().is_some_and(|disk| disk.health.is_healthy()),
             nearly_full: disk.as_ref().is_some_and(|disk| disk.space.nearly_full),
             hold: self.hold.or(stopping.then_some(GateClosed::Stopping)),
