@@ -86,7 +86,7 @@ async fn an_engine_whose_log_is_out_of_reach_waits_and_does_not_open_as_root() -
 async fn replay_without_store(stage: &Stage) -> Result<()> {
     let (mut agent, writer) = stage.backed_up().await?;
     // Several segments, so that the store hangs in the middle of them.
-    stage.node.sql("app", "create table bulk as select md5(n::text) from generate_series(1, 700000) n")?;
+    stage.node.sql("app", "create table bulk as select md5(n::text) from generate_series(1, 400000) n")?;
     let made = position(&stage.node.sql("app", "select pg_current_wal_lsn()")?)?;
     eventually("all of it shipped", SOON, async || {
         // Each object of log is named after where it begins.
@@ -114,7 +114,7 @@ async fn replay_without_store(stage: &Stage) -> Result<()> {
     stage.store.go_on()?;
     agent.becomes(Serving::Yes, SOON).await?;
     let rows = stage.node.sql("app", "select count(*) from bulk")?;
-    ensure!(rows.trim() == "700000", "{rows} rows were restored");
+    ensure!(rows.trim() == "400000", "{rows} rows were restored");
     loss_is_within_the_window(writer, vanished).await?;
     agent.stop().await
 }
