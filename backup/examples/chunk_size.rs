@@ -94,7 +94,9 @@ async fn back_up(repository: &Repository, member: &Member, from: &Path, start: u
     };
     let source = Arc::new(Snapshot(BlockingIo::new(Root::open(from)?)));
     let copied = backup::copy(repository, spec, source, &Meter::unwatched()).await?;
-    let sealed = copied.seal(Stopped { stop: Lsn::from_offset(start + 1), finished: String::new(), files: Vec::new() }).await?;
+    let sealed = copied
+        .seal(Stopped { stop: Lsn::from_offset(start + 1), finished: String::new(), files: Vec::new() })
+        .await?;
     Ok(sealed.publish().await?.clone())
 }
 

@@ -7,9 +7,9 @@ mod support;
 use std::sync::Arc;
 
 use holdfast_backup::repository::RepositoryError;
+use holdfast_backup::rules::RuleError;
 use holdfast_backup::store::StoreFault;
 use holdfast_backup::{ClusterRecord, Found, Location, RepositoryConfig};
-use holdfast_backup::rules::RuleError;
 use holdfast_model::{ClusterId, Rule};
 use support::faulty::{Fault, Faulty};
 use support::{member_of, record, repository, rule};
