@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use holdfast_integration::daemon::Serving;
 use holdfast_integration::node::Node;
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -22,8 +23,11 @@ async fn it_resumes_in_place(whom: fn(&Node) -> Result<BTreeSet<i32>>) -> Result
     let (term, version) = stage.rule()?;
 
     for pid in whom(&stage.node)? {
-        // Some end by themselves when they see the first of them gone.
-        drop(kill(Pid::from_raw(pid), Signal::SIGKILL));
+        match kill(Pid::from_raw(pid), Signal::SIGKILL) {
+            // They end by themselves when they see the first of them gone.
+            Ok(()) | Err(Errno::ESRCH) => {}
+            Err(err) => return Err(err).context("kill the engine"),
+        }
     }
     stage.logs_say("engine ended by itself").await?;
     stage.becomes(Serving::Yes).await?;

@@ -3,10 +3,16 @@
 //!
 //! * [`restart`]: the agent dies or stops, and the engine does not notice.
 //! * [`crash`]: the engine dies, and resumes in place.
+//! * [`engine`]: an operator stops and starts the engine.
+//! * [`refound`]: disks are lost one after another, and an old one comes back.
+//! * [`refuse`]: a node that may not restore by itself waits for a person.
 //!
 //! Each test ends with [`stage::Stage::audit`] or says why it has nothing to audit.
 
 mod crash;
+mod engine;
 mod processes;
+mod refound;
+mod refuse;
 mod restart;
 mod stage;
