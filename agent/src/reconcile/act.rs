@@ -9,9 +9,9 @@ use holdfast_engine::postgres::SyncStandbys;
 use holdfast_engine::postgres::config::ConfigError;
 use holdfast_engine::postgres::gate::{self as gate_files, InstallError};
 use holdfast_engine::postgres::recovery::RecoveryError;
-use holdfast_model::Incarnation;
 use holdfast_model::status::{Gate, GateClosed, OperationKind};
 use holdfast_model::volume::DeviceId;
+use holdfast_model::{ByteCount, Incarnation};
 use holdfast_storage::ops::{Consent, FormatOrder, Response, Seen, Verb};
 use tracing::{debug, info, warn};
 
@@ -27,6 +27,8 @@ use crate::worker::VolumeCallError;
 
 /// How long the gate loop may take to close: a reload and a probe login.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(3);
+/// Two segments of log and a little more.
+const ROOM_TO_START: ByteCount = ByteCount::mib(48);
 const FENCE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Why an action failed.
@@ -157,8 +159,20 @@ impl Reconciler {
         Ok(())
     }
 
+    /// Recovery writes log before anything can be freed, so a full volume gets its reserve back first.
+    async fn make_room(&self) -> Result<(), ActError> {
+        let (Some(desk), Some(disk)) = (self.volume.desk(), self.volume.disk()) else { return Ok(()) };
+        let measured = disk.space.total > ByteCount::ZERO;
+        if measured && disk.space.free < ROOM_TO_START {
+            warn!(free = %disk.space.free, "volume full: giving the reserve back to start the engine");
+            desk.release_reserve().await?;
+        }
+        Ok(())
+    }
+
     /// The files are rendered closed before the start: an engine never comes up open.
     async fn start_engine(&mut self) -> Result<(), ActError> {
+        self.make_room().await?;
         let desk = self.volume.desk().ok_or(ActError::NoVolume)?;
         let recovery = match desk.facts().data {
             Ok(Some(DataRecord::Landed(refounding))) => {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use holdfast_model::status::VolumeView;
 use holdfast_model::volume::{DeviceId, DeviceVerdict, DiskHealth, Verdict, VolumeIdentity};
-use holdfast_model::{ClusterId, Member, Promise, Tick};
+use holdfast_model::{ByteCount, ClusterId, Member, Promise, Tick};
 use holdfast_storage::mount::Unmount;
 use holdfast_storage::mountinfo::Mounts;
 use holdfast_storage::ops::{Planned, Response, Seen, Verb};
@@ -155,6 +155,28 @@ impl Desk {
         Ok(())
     }
 
+    /// Keeps a reserve back while there is plenty of space. Without one the volume works all the same, so that a
+    /// failure is only told.
+    async fn keep_reserve(&self, size: ByteCount) {
+        let plenty = ByteCount::new(size.bytes().saturating_mul(3));
+        let kept = match self.worker.space(DESK_DEADLINE).await {
+            Ok(space) if space.free < plenty => return,
+            Ok(_) => self.worker.reserve(DESK_DEADLINE).await,
+            Err(err) => Err(err),
+        };
+        if let Err(err) = kept {
+            warn!(error = %Chain(&err), "no space kept in reserve");
+        }
+    }
+
+    /// Gives the reserve back, for an engine that cannot even start on a full volume.
+    ///
+    /// # Errors
+    /// [`VolumeCallError`].
+    pub async fn release_reserve(&self) -> Result<(), VolumeCallError> {
+        self.worker.release_reserve(DESK_DEADLINE).await
+    }
+
     /// Writes how far the data is.
     ///
     /// # Errors
@@ -287,6 +309,7 @@ impl Reconciler {
         let current = CurrentVolume { incarnation: identity.incarnation, before: None };
         self.node.ledger.store(&current)?;
         let desk = Desk::open(self.start_volume_worker().await?).await?;
+        desk.keep_reserve(self.node.config.volume.reserve).await;
         let prober = self.start_volume_worker().await?;
         let (send, disk) = watch::channel(DiskState::mounted());
         let probing = CancellationToken::new();
