@@ -4,6 +4,7 @@
 //! * [`restart`]: the agent dies or stops, and the engine does not notice.
 //! * [`crash`]: the engine dies, and resumes in place.
 //! * [`engine`]: an operator stops and starts the engine.
+//! * [`full`]: the volume fills up.
 //! * [`refound`]: disks are lost one after another, and an old one comes back.
 //! * [`refuse`]: a node that may not restore by itself waits for a person.
 //!
@@ -11,6 +12,7 @@
 
 mod crash;
 mod engine;
+mod full;
 mod processes;
 mod refound;
 mod refuse;
