@@ -121,6 +121,7 @@ pub struct Reconciler {
     log_worker: Option<JobHandle>,
     /// Founding work under way.
     tasks: JoinSet<()>,
+    /// What was told last, by [`without_numbers`].
     last_reason: String,
 }
 
@@ -183,9 +184,10 @@ impl Reconciler {
         let now = self.node.clock.now();
         let plan = decide(&want, &view, now);
         view.reason = plan.reason.to_string();
-        if view.reason != self.last_reason {
+        let gist = without_numbers(&view.reason);
+        if gist != self.last_reason {
             info!(reason = view.reason, "plan");
-            self.last_reason.clone_from(&view.reason);
+            self.last_reason = gist;
         }
         self.node.view.send_replace(Arc::new(view));
         self.hold = None;
@@ -222,4 +224,9 @@ impl Reconciler {
             changed
         });
     }
+}
+
+/// What a reason says, so that one which counts milliseconds is not told anew at each turn.
+fn without_numbers(reason: &str) -> String {
+    reason.split(|letter: char| letter.is_ascii_digit()).collect()
 }

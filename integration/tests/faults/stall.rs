@@ -40,6 +40,9 @@ async fn stall(stage: &Stage, stalling: &StallingDisk) -> Result<()> {
     stage.says("file system shut down", before, UNKILLABLE_WITHIN).await?;
     answers_throughout(&agent, A_WHILE).await?;
 
+    let plans = stage.said_after(before)?.iter().filter(|line| line.message == "plan").count();
+    ensure!(plans < 10, "a stall is told {plans} times");
+
     // The next agent comes up in the middle of it.
     drop(agent);
     let mut agent = stage.agent().await?;
