@@ -10,7 +10,7 @@ use holdfast_backup::backup::{Backup as Listed, CatalogError};
 use holdfast_backup::manifest::Manifest;
 use holdfast_backup::repository::Repository;
 use holdfast_model::status::{
-    DataView, Gate, NodeView, Operation, OperationKind, OperationState, RepositoryView,
+    DataView, Gate, NodeView, Operation, OperationKind, OperationState, RepositoryView, VolumeView,
 };
 use holdfast_storage::ops::Consent;
 use tokio::sync::watch;
@@ -53,9 +53,28 @@ impl Node {
         };
         let config = self.config.repository.as_ref().ok_or_else(none)?;
         match repo_watch::open(config, &self.config.cluster).await {
-            Ok(Some(repository)) => Ok(repository),
+            Ok(Some(repository)) => self.check_own(repository),
             Ok(None) => Err(none()),
             Err(err) => Err(CallError::Unavailable { what: "the repository", why: Chain(&err).to_string() }),
+        }
+    }
+
+    /// Nothing of this node goes into, or is read from, the repository of another cluster.
+    fn check_own(&self, repository: Repository) -> Result<Repository, CallError> {
+        let own = match &self.view.borrow().volume {
+            VolumeView::Mounted { identity, .. } => identity.cluster_id.clone(),
+            VolumeView::Unknown
+            | VolumeView::Absent { .. }
+            | VolumeView::Blank { .. }
+            | VolumeView::Unmounted { .. } => None,
+        };
+        match own.filter(|own| own != repository.cluster()) {
+            None => Ok(repository),
+            Some(own) => {
+                let missing = format!("the repository holds another cluster, {}", repository.cluster());
+                let resolve = format!("point [repository] url to where {own} is kept");
+                Err(refused(Reason::ClusterExists, missing, resolve))
+            }
         }
     }
 

@@ -1,6 +1,8 @@
 //! One function per action of `decide`. Each re-checks what it relies on on the real thing just before it acts.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,9 +12,12 @@ use holdfast_engine::postgres::config::ConfigError;
 use holdfast_engine::postgres::gate::{self as gate_files, InstallError};
 use holdfast_engine::postgres::recovery::RecoveryError;
 use holdfast_model::status::{Gate, GateClosed, OperationKind};
-use holdfast_model::volume::DeviceId;
+use holdfast_model::volume::{DeviceId, VolumeKind};
 use holdfast_model::{ByteCount, Incarnation};
+use holdfast_storage::mount::Unmount;
+use holdfast_storage::mountinfo::{DevNumber, Mounts};
 use holdfast_storage::ops::{Consent, FormatOrder, Response, Seen, Verb};
+use holdfast_storage::sysfs::Sysfs;
 use tracing::{debug, info, warn};
 
 use super::Reconciler;
@@ -119,9 +124,28 @@ impl Reconciler {
         Ok(())
     }
 
+    /// Takes off what an agent before this one had mounted, if that disk was lost while no agent ran. What somebody
+    /// else has mounted there, from a device that is no candidate and still exists, stays, and is told.
+    pub(super) async fn clear_mount_point(&self, device: &DeviceId) -> Result<(), ActError> {
+        let volume = &self.node.config.volume;
+        let mounts = Mounts::of_this_process().map_err(ActError::Worker)?;
+        let Some(mount) = mounts.at(&volume.mount).filter(|_| volume.kind != VolumeKind::Directory) else {
+            return Ok(());
+        };
+        let number = |path: &Path| path.metadata().ok().map(|found| DevNumber::from_dev(found.rdev()));
+        let lost = Sysfs::default().medium(mount.device).is_none();
+        let candidate = self.search.devices().any(|path| number(path) == Some(mount.device));
+        if number(&device.path) != Some(mount.device) && (lost || candidate) {
+            warn!(device = %mount.device, "taking off a volume that was left mounted");
+            self.node.helper.volume(Verb::Unmount { how: Unmount::Plain }, FENCE_DEADLINE).await?;
+        }
+        Ok(())
+    }
+
     /// The incarnation is remembered before the device is written, so that a crash in between is never taken for an
     /// older volume of this node.
     async fn format(&mut self, device: &DeviceId) -> Result<(), ActError> {
+        self.clear_mount_point(device).await?;
         let ticket = self.node.operations.begin(OperationKind::Format, "making a file system");
         let incarnation = Incarnation::from_random(clock::random_bits());
         CurrentVolume::begin(&self.node.ledger, incarnation)?;

@@ -1,6 +1,8 @@
 //! What the node looks like now, from what its parts last said. Nothing here waits.
 
-use holdfast_model::status::{DataView, EngineView, Gate, NodeView, OperationKind, OperationState, Progress};
+use holdfast_model::status::{
+    DataView, EngineView, Gate, NodeView, OperationKind, OperationState, Progress, RepositoryView,
+};
 
 use super::Reconciler;
 use super::volume::Volume;
@@ -30,10 +32,24 @@ impl Reconciler {
             gate,
             rule: report.rule,
             promise: self.volume.desk().and_then(|desk| desk.facts().promise),
-            repository: node.repository.borrow().clone(),
+            repository: self.repository_view(),
             log: self.shipping.view(),
             operations: node.operations.list(),
             reason: String::new(),
+        }
+    }
+
+    /// A repository that holds another cluster than this volume's is none that this node may write to.
+    fn repository_view(&self) -> RepositoryView {
+        let view = self.node.repository.borrow().clone();
+        let own = self.volume.desk().and_then(|desk| desk.facts().identity.cluster_id);
+        match (&view, own) {
+            (RepositoryView::Ready { cluster, .. }, Some(own)) if *cluster != own => {
+                RepositoryView::Unreachable {
+                    why: format!("it holds another cluster, {cluster}, and this volume is of {own}"),
+                }
+            }
+            (_, _) => view,
         }
     }
 

@@ -3,6 +3,7 @@
 //! The daemon itself opens nothing below the mount point: the root helper mounts, and two workers hold the volume open,
 //! one that only probes and one (the [`Desk`]) for identity, promise and data record.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -50,6 +51,11 @@ pub(super) struct Search {
 }
 
 impl Search {
+    /// Every candidate that was found.
+    pub(super) fn devices(&self) -> impl Iterator<Item = &Path> {
+        self.found.iter().flatten().map(|planned| planned.found.device.path.as_path())
+    }
+
     /// Look again at once.
     pub(super) fn reset(&mut self) {
         *self = Self::default();
