@@ -7,14 +7,17 @@
 //! * [`full`]: the volume fills up.
 //! * [`refound`]: disks are lost one after another, and an old one comes back.
 //! * [`refuse`]: a node that may not restore by itself waits for a person.
+//! * [`repository`]: what is in object storage does not fit this node.
 //!
 //! Each test ends with [`stage::Stage::audit`] or says why it has nothing to audit.
 
+mod bucket;
 mod crash;
 mod engine;
 mod full;
 mod processes;
 mod refound;
 mod refuse;
+mod repository;
 mod restart;
 mod stage;
