@@ -1,6 +1,6 @@
 //! What the agent's loops ask of an engine, so that a real one and a simulated one are interchangeable.
 //!
-//! Not here: processes (the helper starts a [`crate::Launch`], [`crate::process`] finds and stops it) and files below
+//! Not here: processes (the agent starts a [`crate::Launch`], finds it again and stops it) and files below
 //! the data directory (workers read and write those).
 
 use std::error::Error;

@@ -3,7 +3,6 @@
 //! * [`Engine`] is what the agent's loops call; [`postgres::Postgres`] and [`fake::Fake`] answer.
 //! * [`Launch`] says what to run. This crate starts nothing: the agent's helper does.
 //! * [`postgres`] knows files, settings, SQL and log format of PostgreSQL.
-//! * [`process`] finds an engine's processes and stops them.
 //!
 //! Most of it is pure: bytes and values in, values out. What talks to a server has a deadline on every wait.
 
@@ -11,7 +10,6 @@ pub mod engine;
 pub mod fake;
 pub mod launch;
 pub mod postgres;
-pub mod process;
 
 pub use engine::{Engine, EngineError, EngineStatus, Retry};
 pub use launch::Launch;

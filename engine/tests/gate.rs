@@ -88,7 +88,7 @@ async fn alter_system_cannot_weaken_what_is_pinned() {
     let agent = client(&server.setup.layout, "holdfast").await.unwrap();
     agent.sql.batch_execute("ALTER SYSTEM SET fsync = off").await.unwrap();
     agent.sql.batch_execute("ALTER SYSTEM SET restart_after_crash = on").await.unwrap();
-    holdfast_engine::process::stop::kill_all(server.postmaster(), None).unwrap();
+    server.kill();
     server.ended().await;
     let session = server.start().await;
     assert_eq!(session.setting("fsync").await.unwrap(), "on");

@@ -148,7 +148,7 @@ async fn a_log_that_a_crash_cut_in_a_record_is_scanned_past_the_repair() {
         let sql = "SELECT pg_logical_emit_message(false, 'big', repeat('0123456789', 90000))";
         agent.sql.batch_execute(sql).await.unwrap();
     }
-    holdfast_engine::process::stop::kill_all(server.postmaster(), None).unwrap();
+    server.kill();
     server.ended().await;
     let session = server.start().await;
     agent_writes_again(&server).await;

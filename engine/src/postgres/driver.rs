@@ -107,7 +107,6 @@ impl Setup {
 #[derive(Debug)]
 pub struct Postgres {
     setup: Setup,
-    recovery: BTreeMap<&'static str, String>,
     session: Option<(Session, ServerFacts)>,
     backup: Option<BackupSession>,
 }
@@ -116,13 +115,7 @@ impl Postgres {
     /// A server that was not talked to yet.
     #[must_use]
     pub const fn new(setup: Setup) -> Self {
-        Self { setup, recovery: BTreeMap::new(), session: None, backup: None }
-    }
-
-    /// Tells it the settings of the recovery that its server is in, so that a gate change keeps them. Without them
-    /// no gate is changed during a recovery: a file without `restore_command` would end it early and in silence.
-    pub fn set_recovery(&mut self, settings: BTreeMap<&'static str, String>) {
-        self.recovery = settings;
+        Self { setup, session: None, backup: None }
     }
 
     /// What is fixed for this server.
@@ -188,14 +181,11 @@ impl Engine for Postgres {
 
     async fn apply_gate(&mut self, gate: &Gate, sync: &SyncStandbys) -> Result<(), EngineError> {
         let doing = "apply the gate";
-        let in_recovery = self.status().await?.in_recovery;
-        if in_recovery && self.recovery.is_empty() {
-            return Err(EngineError::Order(
-                "apply the gate: the server recovers and its settings are not known",
-            ));
+        // Its clients come in by the gate of the term that begins when the recovery ends.
+        if self.status().await?.in_recovery {
+            return Err(EngineError::Order("apply the gate: the server still recovers"));
         }
-        let recovery = if in_recovery { self.recovery.clone() } else { BTreeMap::new() };
-        let render = self.setup.files(gate, sync, &recovery);
+        let render = self.setup.files(gate, sync, &BTreeMap::new());
         let files = render.map_err(|errors| refused(doing, RenderError(errors)))?;
         gate::install(&self.setup.layout, &files).map_err(|err| refused(doing, err))?;
         let layout = self.setup.layout.clone();

@@ -9,6 +9,7 @@
 //! * [`status`]: what the server is doing.
 //! * [`rules`]: the table of rules.
 //! * [`clients`]: whom it serves, and ending that.
+//! * `slots`: keeping log on disk until it was shipped.
 
 pub mod clients;
 pub mod rules;

@@ -17,11 +17,11 @@ use holdfast_engine::Launch;
 use holdfast_engine::postgres::gate::install;
 use holdfast_engine::postgres::session::Session;
 use holdfast_engine::postgres::{Deadlines, Layout, Setup, SyncStandbys, Version, argv};
-use holdfast_engine::process::stop::kill_all;
-use holdfast_engine::process::{ProcessId, ProcessTable};
 use holdfast_model::status::{Gate, GateClosed};
 use holdfast_model::{ByteCount, Incarnation, Lsn, Member, Rule, RuleId, Term, Voter, VoterKind};
-use nix::unistd::{User, geteuid};
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, User, geteuid};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
@@ -184,9 +184,23 @@ impl Server {
     }
 
     /// The postmaster, which `setpriv` has become.
-    pub(crate) fn postmaster(&self) -> ProcessId {
-        let pid = i32::try_from(self.child.as_ref().expect("it was started").id()).unwrap();
-        ProcessTable::read().unwrap().get(pid).expect("the postmaster runs").id
+    fn postmaster(&self) -> Pid {
+        pid_of(self.child.as_ref().expect("it was started"))
+    }
+
+    /// Signals the postmaster alone.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(self.postmaster(), signal).unwrap();
+    }
+
+    /// The postmaster's children; each has a process group of its own (T7).
+    pub(crate) fn children(&self) -> Vec<Pid> {
+        children(self.postmaster())
+    }
+
+    /// Kills the whole server, as a power loss would end it.
+    pub(crate) fn kill(&self) {
+        kill_with_children(self.postmaster());
     }
 
     pub(crate) fn log_path(&self) -> PathBuf {
@@ -208,15 +222,46 @@ impl Server {
     }
 }
 
+/// A child that was not waited for, so the pid is still its own.
+fn pid_of(child: &Child) -> Pid {
+    Pid::from_raw(i32::try_from(child.id()).expect("pids fit"))
+}
+
+/// Freezes the postmaster, so that it forks and reaps nobody, kills its children, then it.
+fn kill_with_children(postmaster: Pid) {
+    send(postmaster, Signal::SIGSTOP);
+    for child in children(postmaster) {
+        send(child, Signal::SIGKILL);
+    }
+    send(postmaster, Signal::SIGKILL);
+}
+
+fn send(to: Pid, signal: Signal) {
+    match kill(to, signal) {
+        Ok(()) | Err(Errno::ESRCH) => {}
+        Err(err) => eprintln!("{signal} did not reach process {to}: {err}"),
+    }
+}
+
+/// Living children by `/proc/<pid>/stat`: `pid (name) state parent ...`, where the name may hold parentheses.
+fn children(of: Pid) -> Vec<Pid> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
+    let is_child = |pid: &i32| {
+        let stat = fs::read(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let stat = String::from_utf8_lossy(&stat).into_owned();
+        let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
+        let mut fields = fields.split_whitespace();
+        let lives = fields.next().is_some_and(|state| state != "Z");
+        lives && fields.next() == Some(of.to_string().as_str())
+    };
+    pids.filter(is_child).map(Pid::from_raw).collect()
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
         let Some(mut child) = self.child.take() else { return };
-        let pid = i32::try_from(child.id()).unwrap_or(0);
-        if let Some(process) = ProcessTable::read().ok().and_then(|table| table.get(pid).cloned())
-            && let Err(err) = kill_all(process.id, None)
-        {
-            eprintln!("the server was not killed: {err}");
-        }
+        kill_with_children(pid_of(&child));
         if let Err(err) = child.wait() {
             eprintln!("the server was not reaped: {err}");
         }

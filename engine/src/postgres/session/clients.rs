@@ -1,15 +1,12 @@
-//! Whom the server serves: waiters for acks, backends that still authenticate, and ending clients.
+//! Whom the server serves: waiters for acks, and ending clients.
 //!
 //! A backend that waits for replication is never cancelled or terminated: its client would learn of a commit that
 //! nobody else holds, or the row would become visible early (I10, P1).
-
-use std::collections::BTreeSet;
 
 use holdfast_model::Rule;
 
 use super::{Session, SessionError};
 use crate::postgres::layout::SUPERUSER;
-use crate::process::{ProcessId, ProcessTable};
 
 /// Why clients were not ended.
 #[derive(Debug, thiserror::Error)]
@@ -53,28 +50,4 @@ impl Session {
         let count: i64 = ended.map_err(TerminateError::Session)?.get(0);
         Ok(u64::try_from(count).unwrap_or(0))
     }
-
-    /// Processes that the server lists: every one of its own but those that still authenticate.
-    ///
-    /// # Errors
-    /// [`SessionError`].
-    pub async fn listed_pids(&self) -> Result<BTreeSet<i32>, SessionError> {
-        let sql = "SELECT pid FROM pg_stat_activity";
-        let rows = self.within("list the server's processes", self.client().query(sql, &[])).await?;
-        Ok(rows.iter().map(|row| row.get(0)).collect())
-    }
-}
-
-/// Children of the postmaster that the server does not list: logins that were let in under the rules from before a
-/// reload and are not through yet. None of them can be waiting for an ack.
-///
-/// A process that has just been forked is not listed either, so this is asked twice, and only who was there both
-/// times is ended (SIGTERM, by the helper). `authentication_timeout` bounds what is missed.
-#[must_use]
-pub fn still_authenticating(
-    table: &ProcessTable,
-    postmaster: ProcessId,
-    listed: &BTreeSet<i32>,
-) -> BTreeSet<ProcessId> {
-    table.children(postmaster).filter(|child| !listed.contains(&child.pid)).collect()
 }

@@ -3,6 +3,8 @@
 //!
 //! How much it may hold back is capped by `max_slot_wal_keep_size`; beyond that the server drops what the slot needs,
 //! and the shipper finds a gap.
+//!
+//! Invariant: `the_slot_for_shipping_holds_log_until_it_was_shipped` in `tests/slots.rs`.
 
 use holdfast_model::Lsn;
 use tokio_postgres::types::PgLsn;

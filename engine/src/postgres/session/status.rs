@@ -166,16 +166,6 @@ impl Session {
         self.within_deadline("write a checkpoint", deadline, self.client().batch_execute("CHECKPOINT")).await
     }
 
-    /// Ends the current log segment; returns where it ended.
-    ///
-    /// # Errors
-    /// [`SessionError`].
-    pub async fn switch_wal(&self) -> Result<Lsn, SessionError> {
-        let sql = "SELECT pg_switch_wal()";
-        let row = self.within("switch to a new log segment", self.client().query_one(sql, &[])).await?;
-        Ok(lsn_of(row.get(0)))
-    }
-
     /// Where the server's own term branched off the one before, by the history file that it wrote when it promoted.
     ///
     /// # Errors
