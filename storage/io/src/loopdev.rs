@@ -166,7 +166,11 @@ impl LoopDevice {
     /// Opens the device if it still has the file that was attached to it: its name may mean another one after a detach.
     fn open(&self) -> io::Result<File> {
         let device = OpenOptions::new().read(true).write(true).open(&self.path)?;
-        if backing_of(&device)? == self.backing { Ok(device) } else { Err(io::Error::from_raw_os_error(libc::ENXIO)) }
+        if backing_of(&device)? == self.backing {
+            Ok(device)
+        } else {
+            Err(io::Error::from_raw_os_error(libc::ENXIO))
+        }
     }
 }
 
