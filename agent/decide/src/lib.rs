@@ -205,12 +205,7 @@ fn on_empty_volume(want: &Desired, view: &NodeView) -> (Vec<Action>, Reason) {
 fn on_ready_data(want: &Desired, view: &NodeView, now: Tick) -> (Vec<Action>, Reason) {
     match (want.engine, &view.engine) {
         (EngineWanted::Running, EngineView::Stopped { crashes, since }) => {
-            let again_in_ms = backoff_left_ms(*crashes, *since, now);
-            if again_in_ms == 0 {
-                (vec![Action::StartEngine], Reason::StartingEngine)
-            } else {
-                (vec![], Reason::EngineCrashed { again_in_ms })
-            }
+            on_stopped_engine(view, backoff_left_ms(*crashes, *since, now))
         }
         (EngineWanted::Running, EngineView::Starting { .. }) => (vec![], Reason::EngineStarting),
         (EngineWanted::Running, EngineView::Running { .. }) => on_running_engine(view),
@@ -220,6 +215,30 @@ fn on_ready_data(want: &Desired, view: &NodeView, now: Tick) -> (Vec<Action>, Re
         (EngineWanted::Stopped, EngineView::Stopped { .. }) => (vec![], Reason::StoppedByOperator),
         (_, EngineView::Stopping { .. }) => (vec![], Reason::EngineStopping),
         (_, EngineView::Unkillable { pid }) => (vec![], Reason::EngineUnkillable(*pid)),
+    }
+}
+
+/// A disk that was away may hold an older reign than the repository knows of: what was acknowledged since is not on it.
+/// A repository that does not answer holds nothing up (I12).
+fn on_stopped_engine(view: &NodeView, again_in_ms: u64) -> (Vec<Action>, Reason) {
+    let promised = view.promise.as_ref().map(|promise| promise.max_term);
+    match &view.repository {
+        RepositoryView::Unknown => (vec![], Reason::AskingRepository),
+        RepositoryView::Ready { newest_term, .. }
+            if promised.is_some_and(|promised| promised < *newest_term) =>
+        {
+            (vec![], Reason::Superseded(*newest_term))
+        }
+        RepositoryView::Ready { .. }
+        | RepositoryView::Disabled
+        | RepositoryView::Unreachable { .. }
+        | RepositoryView::Empty => {
+            if again_in_ms == 0 {
+                (vec![Action::StartEngine], Reason::StartingEngine)
+            } else {
+                (vec![], Reason::EngineCrashed { again_in_ms })
+            }
+        }
     }
 }
 

@@ -26,6 +26,7 @@ pub enum Reason {
     DiskUnsafe(DiskHealth),
     EngineWithoutVolume,
     EngineWithoutData,
+    Superseded(Term),
     StartingEngine,
     EngineStarting,
     EngineCrashed { again_in_ms: u64 },
@@ -90,6 +91,10 @@ impl fmt::Display for Reason {
             Self::DiskUnsafe(health) => write!(f, "the disk is {health}: nothing may run on it"),
             Self::EngineWithoutVolume => f.write_str("the engine runs without its volume: stopping it"),
             Self::EngineWithoutData => f.write_str("the engine runs without whole data: stopping it"),
+            Self::Superseded(term) => write!(
+                f,
+                "the data is of an older reign than term {term} of the repository: put back the disk of that reign, or give this one up (wipe it) and restore"
+            ),
             Self::StartingEngine => f.write_str("data ready: starting the engine"),
             Self::EngineStarting => f.write_str("waiting for the engine to answer"),
             Self::EngineCrashed { again_in_ms } => {

@@ -209,6 +209,29 @@ fn an_engine_goes_on_serving_while_a_restarted_agent_looks_for_its_disk() {
 }
 
 #[test]
+fn data_of_an_older_reign_is_not_served() {
+    let mut node = view(mounted(DiskHealth::Healthy), DataView::Ready, stopped(), RepositoryView::Unknown);
+    assert_eq!(check(&want(), &node, &[]), Reason::AskingRepository);
+    let member =
+        holdfast_model::Member { node: "n".parse().unwrap(), incarnation: Incarnation::from_random(1) };
+    let promise = |term| holdfast_model::Promise {
+        cluster: cluster(),
+        member: member.clone(),
+        max_term: Term::new(term).unwrap(),
+        attempt: 1,
+    };
+    let newest_term = Term::new(2).unwrap();
+    node.repository = RepositoryView::Ready { cluster: cluster(), newest_term, newest_backup: None };
+    node.promise = Some(promise(1));
+    assert_eq!(check(&want(), &node, &[]), Reason::Superseded(newest_term));
+    node.promise = Some(promise(2));
+    check(&want(), &node, &[Action::StartEngine]);
+    node.promise = Some(promise(1));
+    node.repository = RepositoryView::Unreachable { why: "no route".into() };
+    check(&want(), &node, &[Action::StartEngine]);
+}
+
+#[test]
 fn a_crash_loop_backs_off() {
     for (crashes, since, expected) in
         [(0, None, 0), (1, Some(9_500), 500), (3, Some(9_000), 3_000), (40, Some(0), 50_000)]

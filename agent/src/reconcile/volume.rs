@@ -24,12 +24,16 @@ use super::{Node, Reconciler};
 use crate::chain::Chain;
 use crate::data::DataRecord;
 use crate::disk::probe::{self, DiskState, Target};
+use crate::engine_actor::Process;
 use crate::gate_loop::Membership;
 use crate::ledger::CurrentVolume;
 use crate::worker::{Role, VolumeCallError, VolumeWorker};
 
 /// Looking reads 48 MiB of each blank candidate.
 const PLAN_DEADLINE: Duration = Duration::from_secs(60);
+const PLAN_DEADLINE_RUNNING: Duration = Duration::from_secs(10);
+/// Between two looks that fail: each may leave a process behind that waits for the disk.
+const LOOK_AGAIN_MS: u64 = 30_000;
 /// Between two looks while nothing usable is there.
 const LOOK_EVERY_MS: u64 = 2_000;
 /// A mount may replay the file system's own log.
@@ -245,11 +249,16 @@ impl Reconciler {
     /// Looks at the candidate devices now and then while no volume is mounted.
     pub(super) async fn look_for_volume(&mut self) {
         let now = self.node.clock.now();
-        let due = self.search.at.is_none_or(|at| now.millis_since(at) >= LOOK_EVERY_MS);
+        let pause = if self.search.failing.is_some() { LOOK_AGAIN_MS } else { LOOK_EVERY_MS };
+        let due = self.search.at.is_none_or(|at| now.millis_since(at) >= pause);
         if matches!(self.volume, Volume::Mounted(_)) || !due || !self.tasks.is_empty() {
             return;
         }
-        match self.node.helper.volume(Verb::Plan, PLAN_DEADLINE).await {
+        // An engine runs: its volume is mounted, and a look that takes long means that its disk does not answer.
+        let running =
+            !matches!(self.node.engine.state(), Process::Stopped { .. } | Process::Strangers { .. });
+        let deadline = if running { PLAN_DEADLINE_RUNNING } else { PLAN_DEADLINE };
+        match self.node.helper.volume(Verb::Plan, deadline).await {
             Ok(Response::Planned { devices }) => {
                 self.search.failing = None;
                 self.search.found = Some(devices);
