@@ -1,10 +1,10 @@
 //! The reconcile loop: observe, decide, act; about every second and whenever something changes.
 //!
-//! * [`volume`]: finding, mounting and unmounting the disk.
-//! * [`observe`]: what the node looks like, as one [`NodeView`].
-//! * [`act`]: one function per action of `decide`.
+//! * `volume`: finding, mounting and unmounting the disk.
+//! * `observe`: what the node looks like, as one [`NodeView`].
+//! * `act`: one function per action of `decide`.
 //! * [`founding`]: how an empty volume gets its data, by bootstrap or by refounding.
-//! * [`shipping`]: the worker that ships log.
+//! * `shipping`: the worker that ships log.
 //!
 //! Level-triggered: each turn looks at everything again, so a turn that failed half-way needs no memory of it.
 //! Actions run in order and the first failure ends the turn.
