@@ -92,8 +92,9 @@ impl LogReader {
         let end = reign.end.unwrap_or(self.end);
         // The log of a term begins in the segment that holds its start: it copies what came before it there.
         let before_term = start.plus(size) <= reign.start;
-        // A reign that was reserved and shipped nothing has no log of its own: its listing says so.
-        let never_shipped = self.reigns[at].1.is_empty();
+        // A later reign that was reserved and shipped nothing has no log of its own: its listing says so. Log of the
+        // reign in which reading begins is needed in any case.
+        let never_shipped = at > 0 && self.reigns[at].1.is_empty();
         if start >= end || before_term || never_shipped {
             return Ok(Segment::PastEnd);
         }
