@@ -10,6 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use holdfast_backup::restore::{self, Restored};
 use holdfast_backup::{BackupId, Meter};
+use holdfast_engine::postgres::control::{self, Control};
 use holdfast_engine::postgres::recovery::{Recovery, RecoveryFile};
 use holdfast_engine::postgres::wal::history::History;
 use holdfast_model::{ByteCount, Lsn, Term};
@@ -32,8 +33,19 @@ pub enum RestoreOrders {
     Land(Box<RestoreJob>),
     /// Serve recovery its log.
     ServeLog(LogJob),
+    /// Make a landed base replay, again, from where it is.
+    Prepare(PrepareJob),
     /// Empty a data directory that an initialisation left behind half made.
     Clear(ClearJob),
+}
+
+/// A landed base whose term has not begun yet.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PrepareJob {
+    /// The data directory on the volume.
+    pub data_dir: PathBuf,
+    /// How the server gets its log.
+    pub replay: Replay,
 }
 
 /// Which directory to empty. Only ever given while the data record says that nobody was served from it.
@@ -111,6 +123,7 @@ impl JobBody for RestoreBody {
         let job = match parse(job)? {
             RestoreOrders::Land(job) => job,
             RestoreOrders::ServeLog(job) => return log::run(job, context).await,
+            RestoreOrders::Prepare(job) => return prepare(job).await,
             RestoreOrders::Clear(job) => return clear(job).await,
         };
         let (cancelled, reporter) = (context.cancelled().clone(), context.reporter());
@@ -157,6 +170,33 @@ fn write_recovery(root: &Root, files: &[RecoveryFile]) -> Result<(), IoError> {
         root.replace(Path::new(&file.path), file.content.as_bytes(), 0o600)?;
     }
     Ok(())
+}
+
+/// Postgres removes `recovery.signal` before the new timeline's first checkpoint is in `pg_control`. Killed in between, it
+/// would come up by crash recovery from the base, without the log that is not in `pg_wal`, on the old timeline. So before
+/// each start, until the new timeline is in `pg_control`, what it left of that timeline is removed and the signal put back.
+async fn prepare(job: PrepareJob) -> Result<Value, JobFailure> {
+    let files = job.replay.recovery().files().map_err(|err| never(&err))?;
+    let prepared = tokio::task::spawn_blocking(move || {
+        let root = Root::open(&job.data_dir).map_err(|err| later(&err))?;
+        let bytes =
+            root.read(Path::new(control::PATH), 1 << 16).map_err(|err| later(&err))?.unwrap_or_default();
+        let control = Control::parse(&bytes).map_err(|err| never(&err))?;
+        if control.timeline >= job.replay.to {
+            return Ok(());
+        }
+        let of_new_term = format!("{:08X}", job.replay.to.number());
+        for entry in root.list(Path::new("pg_wal")).map_err(|err| later(&err))? {
+            let name = entry.path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            if entry.kind == EntryKind::File && name.starts_with(&of_new_term) {
+                root.remove_file(&entry.path).map_err(|err| later(&err))?;
+            }
+        }
+        root.sync_dir(Path::new("pg_wal")).map_err(|err| later(&err))?;
+        write_recovery(&root, &files).map_err(|err| later(&err))
+    });
+    prepared.await.map_err(|err| later(&err))??;
+    Ok(Value::Null)
 }
 
 /// Removes everything below the data directory, deepest first, without following a link.

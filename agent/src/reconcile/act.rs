@@ -201,7 +201,7 @@ impl Reconciler {
         let recovery = match desk.facts().data {
             Ok(Some(DataRecord::Landed(refounding))) => {
                 self.ensure_log_worker(&refounding).await.map_err(ActError::Log)?;
-                founding::replay(&self.node, &refounding)
+                founding::prepare(&self.node, &refounding)
                     .await
                     .map_err(ActError::Log)?
                     .recovery()

@@ -33,7 +33,7 @@ use crate::daemon::places;
 use crate::data::{DataRecord, Refounding};
 use crate::helper::protocol::EngineProgram;
 use crate::jobs::log::LogJob;
-use crate::jobs::restore::{ClearJob, Replay, RestoreDone, RestoreJob, RestoreOrders};
+use crate::jobs::restore::{ClearJob, PrepareJob, Replay, RestoreDone, RestoreJob, RestoreOrders};
 use crate::ledger::{BootstrapRequest, FoundedCluster, RestoreOrder};
 use crate::operations::Ticket;
 use crate::repo_watch;
@@ -43,6 +43,8 @@ const WORKER_DEADLINE: Duration = Duration::from_secs(10);
 /// `initdb` on a slow disk.
 const INITDB_DEADLINE: Duration = Duration::from_secs(300);
 const QUERY_DEADLINE: Duration = Duration::from_secs(5);
+/// A few small files.
+const PREPARE_DEADLINE: Duration = Duration::from_secs(30);
 /// Before founding that failed is begun again.
 const AGAIN_AFTER: Duration = Duration::from_secs(3);
 
@@ -328,7 +330,7 @@ async fn last_whole_record(
 }
 
 /// How the restored server of a refounding gets its log.
-pub(super) async fn replay(node: &Node, refounding: &Refounding) -> Result<Replay, FoundingError> {
+async fn replay(node: &Node, refounding: &Refounding) -> Result<Replay, FoundingError> {
     let access = node.access(refounding.cluster.clone()).ok_or(Refused::NoRepository)?;
     let rules = access.open().await?.rules().await?;
     let from = refounding.rule.previous.ok_or(Refused::NoCluster)?.term;
@@ -342,6 +344,16 @@ pub(super) async fn replay(node: &Node, refounding: &Refounding) -> Result<Repla
         program: node.program.clone(),
         socket: places::fetch_socket(&node.config),
     })
+}
+
+/// Makes the landed base of a refounding ready to replay, whatever an earlier start left, and says how it replays.
+pub(super) async fn prepare(node: &Node, refounding: &Refounding) -> Result<Replay, FoundingError> {
+    let replay = replay(node, refounding).await?;
+    let job = PrepareJob { data_dir: node.setup.layout.data_dir.clone(), replay: replay.clone() };
+    let worker = node.helper.start_worker(Role::Restore, WORKER_DEADLINE).await?;
+    let handle = JobHandle::start(worker, &RestoreOrders::Prepare(job), WORKER_DEADLINE).await?;
+    while !matches!(tokio::time::timeout(PREPARE_DEADLINE, handle.next()).await??, JobEnd::Done(_)) {}
+    Ok(replay)
 }
 
 /// Runs a job of the restore worker to its end.
