@@ -34,6 +34,19 @@ pub async fn eventually<T>(
     }
 }
 
+/// Looks again and again for `how_long`, and fails as soon as a look fails: for what must not happen.
+///
+/// # Errors
+/// That of the look.
+pub async fn throughout(how_long: Duration, mut look: impl AsyncFnMut() -> Result<()>) -> Result<()> {
+    let end = Instant::now() + how_long;
+    while Instant::now() < end {
+        look().await?;
+        time::sleep(PAUSE).await;
+    }
+    Ok(())
+}
+
 fn message(what: &str, within: Duration) -> String {
     format!("not seen within {within:?}: {what}")
 }

@@ -25,5 +25,5 @@ pub mod scratch;
 pub mod timeline;
 pub mod weed;
 
-pub use eventually::eventually;
+pub use eventually::{eventually, throughout};
 pub use scratch::Scratch;

@@ -7,11 +7,11 @@ use anyhow::{Context, Result, ensure};
 use holdfast_integration::acked::AckedWriter;
 use holdfast_integration::daemon::{Daemon, Serving};
 use holdfast_integration::demo::outcome;
-use holdfast_integration::eventually;
 use holdfast_integration::process::{command, run};
+use holdfast_integration::{eventually, throughout};
 use tokio::time::Instant;
 
-use crate::stage::{SOON, Stage, acks, audited, throughout};
+use crate::stage::{SOON, Stage, acks, audited};
 
 /// Longer than a probe, a turn of each loop and a try of the engine to fetch log.
 const A_WHILE: Duration = Duration::from_secs(8);

@@ -13,7 +13,6 @@ use holdfast_integration::node::{Disks, Node, NodeSpec};
 use holdfast_integration::process::{command, run};
 use holdfast_integration::weed::Weed;
 use holdfast_integration::{Scratch, eventually, installation};
-use tokio::time::Instant;
 
 /// Debug builds on two busy cores.
 pub(crate) const SOON: Duration = Duration::from_secs(60);
@@ -174,16 +173,6 @@ pub(crate) async fn acks(writer: &AckedWriter, more: usize) -> Result<()> {
         Ok(())
     })
     .await
-}
-
-/// Looks again and again for a while, and fails as soon as a look fails: for what must not happen.
-pub(crate) async fn throughout(time: Duration, mut look: impl AsyncFnMut() -> Result<()>) -> Result<()> {
-    let end = Instant::now() + time;
-    while Instant::now() < end {
-        look().await?;
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    Ok(())
 }
 
 /// Stops the client and fails if an acked id is missing, or another is there that must not be.

@@ -7,10 +7,10 @@ use holdfast_integration::daemon::{Daemon, Serving, http_get};
 use holdfast_integration::demo::outcome;
 use holdfast_integration::loop_disk::{LoopDisk, StallingDisk};
 use holdfast_integration::process::{command, run};
-use holdfast_integration::{Scratch, eventually};
+use holdfast_integration::{Scratch, eventually, throughout};
 use tokio::time::Instant;
 
-use crate::stage::{DISK_BYTES, SOON, Stage, acks, audited, throughout};
+use crate::stage::{DISK_BYTES, SOON, Stage, acks, audited};
 
 /// The deadline of a probe write (2 s), the probe's own pace, and a busy machine.
 const NOTICED_WITHIN: Duration = Duration::from_secs(5);
