@@ -97,21 +97,21 @@ impl EngineHandle {
 
     /// Start the server with these arguments; waits until it runs or could not be started.
     pub async fn start(&self, args: Vec<String>) {
-        self.order(Command::Start(args)).await;
-    }
-
-    /// Begin to stop it, harder and harder; waits until that has begun.
-    pub async fn stop(&self, by: StopBy) {
-        self.order(Command::Stop(by)).await;
-    }
-
-    /// Waits until the order shows, so that whoever looks next does not give it again.
-    async fn order(&self, command: Command) {
         let mut state = self.state.clone();
         state.mark_unchanged();
-        self.give(command);
-        // No change in time means that the order did not fit the state.
-        drop(tokio::time::timeout(ORDER_SHOWS_WITHIN, state.changed()).await);
+        if matches!(self.state(), Process::Stopped { .. } | Process::Strangers { .. }) {
+            self.give(Command::Start(args));
+            drop(tokio::time::timeout(ORDER_SHOWS_WITHIN, state.changed()).await);
+        }
+    }
+
+    /// Begin to stop it, harder and harder; waits until that has begun. An engine that ends by itself meanwhile has
+    /// stopped as well.
+    pub async fn stop(&self, by: StopBy) {
+        let mut state = self.state.clone();
+        self.give(Command::Stop(by));
+        let begun = state.wait_for(|state| !matches!(state, Process::Alive { .. }));
+        drop(tokio::time::timeout(ORDER_SHOWS_WITHIN, begun).await);
     }
 
     /// Full means that it is busy with what it was told before; whoever asks looks again.
