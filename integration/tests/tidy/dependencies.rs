@@ -10,7 +10,7 @@ use holdfast_integration::process::{command, run};
 use crate::none;
 
 /// Crates that decide and do nothing else.
-const PURE: [&str; 2] = ["holdfast-model", "holdfast-agent-decide"];
+const PURE: [&str; 3] = ["holdfast-model", "holdfast-agent-decide", "holdfast-replication"];
 
 /// What a pure crate may not list: everything that does I/O, waits or looks at a clock.
 const IMPURE: [&str; 17] = [

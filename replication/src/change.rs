@@ -1,0 +1,290 @@
+//! How rules come about: a promotion changes the primary and nothing else; a primary changes its own rule, one voter or
+//! k at a time, and resumes it after a restart. Only a promotion makes a term.
+//!
+//! Every change takes the same three steps, whatever it changes. (1) What satisfies the old and the new rule at once is put
+//! in force, and is settled when a removed member's stream is gone and cannot come back, and every stream is younger
+//! than a raised k. (2) The new rule's marker is written, and seen acked under that. (3) The new rule alone is put in
+//! force. So a voter that is added acks nothing before the rule that names it is durable, and one that is removed acks
+//! nothing after.
+//!
+//! Invariants, each a test below or in `tests/model`:
+//! * `a_promotion_changes_nothing_but_the_primary` (I6).
+//! * `a_change_is_in_force_only_after_its_marker_is_acked_under_both_rules` (I8).
+//! * `a_change_that_would_stop_writes_is_refused` (I14).
+
+use holdfast_model::{Lsn, Member, Rule, RuleId, Term, Voter, Zone};
+
+use crate::quorum::AckQuorum;
+
+/// What to change about a rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Name another voter. It has caught up (see [`crate::catch_up`]).
+    Add(Voter),
+    /// Name one voter less.
+    Remove(Member),
+    /// How many voters of other zones must hold a commit.
+    SetK(u32),
+}
+
+/// Why a rule is not changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// Only the primary changes the rule, so it stays in it.
+    #[error("{0} is the primary: hand over with 'holdfast switchover' before removing it")]
+    Primary(Member),
+    /// Nobody of that name is a voter.
+    #[error("{0} is not a voter")]
+    NotAVoter(Member),
+    /// Another incarnation of the node is a voter.
+    #[error("node {} is a voter as {}: remove that one first", there.node, there)]
+    NodeIsAVoter {
+        /// The voter.
+        there: Member,
+    },
+    /// The zone is not known, so its acks could never count.
+    #[error("the zone of {0} is not known: set [node] zone")]
+    ZoneUnknown(Member),
+    /// A second voter of a zone makes failover need more members, and no commit safer.
+    #[error(
+        "zone {zone} has a voter, {there}: a second one would have to be reached by every failover; it stays an observer"
+    )]
+    ZoneTaken {
+        /// The zone.
+        zone: Zone,
+        /// Its voter.
+        there: Member,
+    },
+    /// Fewer ackers than acks.
+    #[error(
+        "that leaves {ackers} voters of other zones, and a commit needs {k}: add a voter first, or lower k"
+    )]
+    WritesWouldStop {
+        /// Voters whose acks would count.
+        ackers: u32,
+        /// Acks that a commit would need.
+        k: u32,
+    },
+    /// 2^32 versions in one term.
+    #[error("versions of term {0} are used up: hand over to begin another term")]
+    VersionsUsedUp(Term),
+}
+
+fn next_version(rule: &Rule) -> Result<RuleId, Refused> {
+    let version = rule.id.version.checked_add(1).ok_or(Refused::VersionsUsedUp(rule.id.term))?;
+    Ok(RuleId { term: rule.id.term, version })
+}
+
+/// The rule with which the chosen member begins `term`: the newest rule that was seen, under another primary.
+#[must_use]
+pub fn promoted(newest: &Rule, chosen: &Member, term: Term, start: Lsn) -> Rule {
+    Rule {
+        id: RuleId { term, version: 1 },
+        primary: chosen.clone(),
+        previous: Some(newest.id),
+        start,
+        ..newest.clone()
+    }
+}
+
+/// The rule with which a primary goes on after a restart of its engine. See [`crate::promise::may_resume`].
+///
+/// # Errors
+/// [`Refused::VersionsUsedUp`].
+pub fn resumed(newest: &Rule, start: Lsn) -> Result<Rule, Refused> {
+    Ok(Rule { id: next_version(newest)?, previous: Some(newest.id), start, ..newest.clone() })
+}
+
+/// The rule after `change`.
+///
+/// # Errors
+/// [`Refused`], and nothing is changed.
+pub fn changed(current: &Rule, change: &Change, start: Lsn) -> Result<Rule, Refused> {
+    let next = Rule { id: next_version(current)?, previous: Some(current.id), start, ..current.clone() };
+    let next = match change {
+        Change::Add(voter) => add(next, voter)?,
+        Change::Remove(member) => remove(next, member)?,
+        Change::SetK(k) => Rule { k: *k, ..next },
+    };
+    let quorum = AckQuorum::of(&next);
+    if quorum.can_be_met() {
+        Ok(next)
+    } else {
+        let ackers = u32::try_from(quorum.ackers.len()).unwrap_or(u32::MAX);
+        Err(Refused::WritesWouldStop { ackers, k: next.k })
+    }
+}
+
+fn add(mut rule: Rule, voter: &Voter) -> Result<Rule, Refused> {
+    if voter.zone == Zone::Unknown {
+        return Err(Refused::ZoneUnknown(voter.member.clone()));
+    }
+    if let Some(there) = rule.voters.iter().find(|there| there.member.node == voter.member.node) {
+        return Err(Refused::NodeIsAVoter { there: there.member.clone() });
+    }
+    if let Some(there) = rule.voters.iter().find(|there| there.zone == voter.zone) {
+        return Err(Refused::ZoneTaken { zone: voter.zone.clone(), there: there.member.clone() });
+    }
+    rule.voters.push(voter.clone());
+    Ok(rule)
+}
+
+fn remove(mut rule: Rule, member: &Member) -> Result<Rule, Refused> {
+    if rule.primary == *member {
+        return Err(Refused::Primary(member.clone()));
+    }
+    let before = rule.voters.len();
+    rule.voters.retain(|voter| voter.member != *member);
+    if rule.voters.len() == before { Err(Refused::NotAVoter(member.clone())) } else { Ok(rule) }
+}
+
+/// A change under way: from a rule that is in force to the one that follows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Underway {
+    /// In force until now.
+    pub from: Rule,
+    /// In force afterwards.
+    pub to: Rule,
+}
+
+/// What was seen of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Seen<'a> {
+    /// What the engine waits for, every stream included: a removed member's stream is gone, and each stream that counts is
+    /// younger than the setting. `None` while that is not proven.
+    pub in_force: Option<&'a AckQuorum>,
+    /// Where the new rule's marker ends, once it is written.
+    pub marker: Option<Lsn>,
+    /// Acked, under what is in force, up to here.
+    pub acked: Option<Lsn>,
+}
+
+/// What to do next about a change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Put this in force, and prove it.
+    Enforce(AckQuorum),
+    /// Write this rule and its marker.
+    Write(Rule),
+    /// Wait until the marker is seen acked.
+    Wait,
+    /// The new rule is in force.
+    Done,
+}
+
+impl Underway {
+    /// Level-triggered: what was seen decides, not what was done before.
+    #[must_use]
+    pub fn next(&self, seen: Seen<'_>) -> Step {
+        let both = AckQuorum::of_open(&self.to, std::slice::from_ref(&self.from));
+        let new = AckQuorum::of(&self.to);
+        let Some(marker) = seen.marker else {
+            let settled = seen.in_force == Some(&both);
+            return if settled { Step::Write(self.to.clone()) } else { Step::Enforce(both) };
+        };
+        if seen.in_force == Some(&new) && new != both {
+            return Step::Done;
+        }
+        match (seen.in_force == Some(&both), seen.acked.is_some_and(|acked| acked >= marker)) {
+            (false, _) => Step::Enforce(both),
+            (true, false) => Step::Wait,
+            (true, true) if new == both => Step::Done,
+            (true, true) => Step::Enforce(new),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{id, member, rule, voter};
+
+    const START: Lsn = Lsn::from_offset(50);
+
+    fn refused(of: &Rule, change: Change) -> Refused {
+        changed(of, &change, START).unwrap_err()
+    }
+
+    #[test]
+    fn a_promotion_changes_nothing_but_the_primary() {
+        let old = rule(1, &["a:x", "b:y", "c:z"]);
+        let new = promoted(&old, &member("b"), Term::new(7).unwrap(), START);
+        assert_eq!((new.id, new.previous, new.start), (id(7, 1), Some(old.id), START));
+        assert_eq!((&new.voters, new.k, &new.primary), (&old.voters, old.k, &member("b")));
+    }
+
+    #[test]
+    fn a_lost_member_leaves_and_its_next_incarnation_comes_in() {
+        let old = rule(1, &["a:x", "b:y", "c:z"]);
+        let again = voter("c#2:z");
+        assert!(matches!(refused(&old, Change::Add(again.clone())), Refused::NodeIsAVoter { .. }));
+        let without = changed(&old, &Change::Remove(member("c")), START).unwrap();
+        assert_eq!((without.id, without.voters.len()), (id(1, 2), 2));
+        let with = changed(&without, &Change::Add(again), START).unwrap();
+        assert_eq!((with.id, with.previous), (id(1, 3), Some(id(1, 2))));
+    }
+
+    #[test]
+    fn a_change_that_would_stop_writes_is_refused() {
+        let two = rule(1, &["a:x", "b:y"]);
+        assert_eq!(refused(&two, Change::Remove(member("b"))), Refused::WritesWouldStop { ackers: 0, k: 1 });
+        assert_eq!(refused(&two, Change::SetK(2)), Refused::WritesWouldStop { ackers: 1, k: 2 });
+        assert!(changed(&two, &Change::SetK(0), START).is_ok());
+    }
+
+    #[test]
+    fn who_cannot_help_is_not_added() {
+        let old = rule(1, &["a:x", "b:y"]);
+        assert!(matches!(refused(&old, Change::Add(voter("c:unknown"))), Refused::ZoneUnknown(_)));
+        assert!(matches!(refused(&old, Change::Add(voter("c:y"))), Refused::ZoneTaken { .. }));
+        assert!(matches!(refused(&old, Change::Remove(member("a"))), Refused::Primary(_)));
+        assert!(matches!(refused(&old, Change::Remove(member("c"))), Refused::NotAVoter(_)));
+    }
+
+    /// Goes through a change as an engine would, and returns what was in force when the marker was acked.
+    fn carry_out(change: &Underway) -> (AckQuorum, AckQuorum) {
+        let marker = Lsn::from_offset(60);
+        let (mut in_force, mut written, mut acked, mut at_ack) = (None, None, None, None);
+        loop {
+            let seen = Seen { in_force: in_force.as_ref(), marker: written, acked };
+            match change.next(seen) {
+                Step::Enforce(quorum) => in_force = Some(quorum),
+                Step::Write(rule) => {
+                    assert_eq!(rule, change.to);
+                    written = Some(marker);
+                }
+                Step::Wait => {
+                    at_ack = in_force.clone();
+                    acked = Some(marker);
+                }
+                Step::Done => return (at_ack.unwrap(), in_force.unwrap()),
+            }
+        }
+    }
+
+    #[test]
+    fn a_change_is_in_force_only_after_its_marker_is_acked_under_both_rules() {
+        let old = rule(1, &["a:x", "b:y", "c:z"]);
+        for change in
+            [Change::Add(voter("d:w")), Change::Remove(member("c")), Change::SetK(2), Change::SetK(0)]
+        {
+            let to = changed(&old, &change, START).unwrap();
+            let both = AckQuorum::of_open(&to, std::slice::from_ref(&old));
+            let change = Underway { from: old.clone(), to: to.clone() };
+            assert_eq!(carry_out(&change), (both, AckQuorum::of(&to)));
+        }
+    }
+
+    #[test]
+    fn a_change_that_was_cut_off_goes_on_from_what_is() {
+        let old = rule(1, &["a:x", "b:y", "c:z"]);
+        let to = changed(&old, &Change::Add(voter("d:w")), START).unwrap();
+        let change = Underway { from: old.clone(), to };
+        let (marker, narrow) = (Some(Lsn::from_offset(60)), AckQuorum::of(&old));
+        // After a restart nothing is proven to be in force, whatever was written.
+        let next = change.next(Seen { in_force: None, marker, acked: marker });
+        assert_eq!(next, Step::Enforce(narrow.clone()));
+        let short = Some(Lsn::from_offset(59));
+        assert_eq!(change.next(Seen { in_force: Some(&narrow), marker, acked: short }), Step::Wait);
+    }
+}

@@ -1,0 +1,154 @@
+//! Whose acks a commit needs: what the primary's engine waits for, and what the agent takes for acked.
+//!
+//! A COMMIT that returned is not an ack: the agent's own marker is written without waiting, and a setting can be
+//! changed under a waiter. What counts is the flush position at which named members were *seen*.
+//!
+//! Two rules can be open at once: the newest in a log and its predecessor, as long as no marker was seen acked since the
+//! start or the promotion, and while a change is under way. Then only what satisfies all of them counts.
+//!
+//! Invariants, each a test below:
+//! * `what_satisfies_open_rules_satisfies_each`.
+//! * `alone_the_local_flush_is_the_ack`.
+//! * `members_that_the_rule_does_not_name_never_count` (I7).
+//! * `the_acked_position_is_the_kth_highest_and_never_past_the_local_flush`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use holdfast_model::{Member, Rule};
+use serde::{Deserialize, Serialize};
+
+/// `k` of `ackers` must hold a commit, beside its primary.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AckQuorum {
+    /// How many. With 0 the primary's own flush is enough.
+    pub k: u32,
+    /// Who may. Fewer than `k` mean that commits wait.
+    pub ackers: BTreeSet<Member>,
+}
+
+impl AckQuorum {
+    /// What `rule` asks for.
+    #[must_use]
+    pub fn of(rule: &Rule) -> Self {
+        Self { k: rule.k, ackers: rule.ackers().map(|voter| voter.member.clone()).collect() }
+    }
+
+    /// What satisfies `newest` and every rule of `open` at once.
+    ///
+    /// Under a predecessor the primary of `newest` may have been an acker. It holds what it writes itself, and that copy
+    /// is one of the k + 1 that a commit needs either way, so each rule is asked as if it had named this primary.
+    #[must_use]
+    pub fn of_open(newest: &Rule, open: &[Rule]) -> Self {
+        open.iter().fold(Self::of(newest), |quorum, rule| {
+            quorum.and(Self::of(&Rule { primary: newest.primary.clone(), ..rule.clone() }))
+        })
+    }
+
+    fn and(self, other: Self) -> Self {
+        if self.k == 0 {
+            return other;
+        }
+        if other.k == 0 {
+            return self;
+        }
+        Self { k: self.k.max(other.k), ackers: self.ackers.intersection(&other.ackers).cloned().collect() }
+    }
+
+    /// Whether anybody could ever satisfy it.
+    #[must_use]
+    pub fn can_be_met(&self) -> bool {
+        u32::try_from(self.ackers.len()).unwrap_or(u32::MAX) >= self.k
+    }
+
+    /// Everything up to here is held by the primary, which has flushed up to `local`, and by `k` of the ackers, which
+    /// were seen at `standbys`; `None` while fewer are attached.
+    #[must_use]
+    pub fn acked<P: Ord + Copy>(&self, local: P, standbys: &BTreeMap<Member, P>) -> Option<P> {
+        if self.k == 0 {
+            return Some(local);
+        }
+        let mut positions: Vec<P> =
+            self.ackers.iter().filter_map(|member| standbys.get(member).copied()).collect();
+        positions.sort_unstable_by(|a, b| b.cmp(a));
+        let kth = usize::try_from(self.k).unwrap_or(usize::MAX).checked_sub(1)?;
+        positions.get(kth).map(|position| (*position).min(local))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{member, rule, set};
+    use proptest::prelude::*;
+
+    fn seen(standbys: &[(&str, u64)]) -> BTreeMap<Member, u64> {
+        standbys.iter().map(|(name, at)| (member(name), *at)).collect()
+    }
+
+    #[test]
+    fn alone_the_local_flush_is_the_ack() {
+        let quorum = AckQuorum::of(&rule(0, &["a:x", "b:y"]));
+        assert_eq!(quorum.acked(100, &seen(&[])), Some(100));
+    }
+
+    #[test]
+    fn members_that_the_rule_does_not_name_never_count() {
+        let quorum = AckQuorum::of(&rule(1, &["a:x", "b:y", "c:x"]));
+        // Another incarnation, a voter of the primary's own zone, and a stranger.
+        assert_eq!(quorum.acked(100, &seen(&[("b#2", 100), ("c", 100), ("e", 100)])), None);
+    }
+
+    #[test]
+    fn a_promoted_primary_asks_the_voters_that_both_rules_name() {
+        let old = rule(1, &["a:x", "b:y", "c:z"]);
+        let new = Rule { primary: member("b"), ..old.clone() };
+        assert_eq!(AckQuorum::of_open(&new, &[old.clone()]), AckQuorum { k: 1, ackers: set("a c") });
+    }
+
+    #[test]
+    fn a_raised_k_and_a_removed_voter_both_count_before_the_marker_is_acked() {
+        let old = rule(1, &["a:x", "b:y", "c:z"]);
+        let wider = rule(1, &["a:x", "b:y", "c:z", "d:w"]);
+        let stricter = rule(2, &["a:x", "b:y", "c:z"]);
+        assert_eq!(AckQuorum::of_open(&wider, &[old.clone()]), AckQuorum::of(&old));
+        assert_eq!(AckQuorum::of_open(&old, &[wider]), AckQuorum::of(&old));
+        assert_eq!(AckQuorum::of_open(&stricter, &[old.clone()]), AckQuorum::of(&stricter));
+        assert_eq!(AckQuorum::of_open(&old, &[stricter.clone()]), AckQuorum::of(&stricter));
+        assert_eq!(AckQuorum::of_open(&rule(0, &["a:x", "b:y"]), &[old.clone()]), AckQuorum::of(&old));
+    }
+
+    proptest! {
+        #[test]
+        fn the_acked_position_is_the_kth_highest_and_never_past_the_local_flush(local: u32, b: u32, c: u32) {
+            let at = |k| AckQuorum::of(&rule(k, &["a:x", "b:y", "c:z"]));
+            let standbys = BTreeMap::from([(member("b"), b), (member("c"), c)]);
+            prop_assert_eq!(at(1).acked(local, &standbys), Some(b.max(c).min(local)));
+            prop_assert_eq!(at(2).acked(local, &standbys), Some(b.min(c).min(local)));
+            prop_assert_eq!(at(3).acked(local, &standbys), None);
+        }
+
+        #[test]
+        fn what_satisfies_open_rules_satisfies_each(
+            k in (0..3_u32, 0..3_u32),
+            in_new in proptest::collection::vec(any::<bool>(), 4),
+            in_old in proptest::collection::vec(any::<bool>(), 4),
+            flushed in proptest::collection::vec(proptest::option::of(0..5_u64), 4),
+        ) {
+            let names = ["b:y", "c:z", "d:w", "e:v"];
+            let voters = |chosen: &[bool]| {
+                let others = names.iter().zip(chosen).filter(|(_, chosen)| **chosen).map(|(name, _)| *name);
+                std::iter::once("a:x").chain(others).collect::<Vec<_>>()
+            };
+            let (new, old) = (rule(k.0, &voters(&in_new)), rule(k.1, &voters(&in_old)));
+            let standbys = names
+                .iter()
+                .zip(&flushed)
+                .filter_map(|(name, at)| at.map(|at| (member(&name[..1]), at)))
+                .collect();
+            if let Some(acked) = AckQuorum::of_open(&new, &[old.clone()]).acked(9, &standbys) {
+                prop_assert!(AckQuorum::of(&new).acked(9, &standbys).is_some_and(|at| at >= acked));
+                prop_assert!(AckQuorum::of(&old).acked(9, &standbys).is_some_and(|at| at >= acked));
+            }
+        }
+    }
+}
