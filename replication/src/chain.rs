@@ -8,6 +8,8 @@
 //! * `who_stopped_before_the_fork_follows`.
 //! * `a_rule_that_the_chain_does_not_have_never_follows`.
 
+use std::borrow::Borrow;
+
 use holdfast_model::{Lsn, Rule, RuleId};
 
 /// Why a member may not follow.
@@ -54,8 +56,8 @@ pub enum Diverged {
 
 /// Where `chain`, oldest rule first, left the reign of `of`; `None` when that reign is its newest.
 #[must_use]
-pub fn left_at(of: RuleId, chain: &[Rule]) -> Option<Lsn> {
-    chain.iter().find(|rule| rule.id.term > of.term).map(|rule| rule.start)
+pub fn left_at<R: Borrow<Rule>>(of: RuleId, chain: &[R]) -> Option<Lsn> {
+    chain.iter().map(Borrow::borrow).find(|rule| rule.id.term > of.term).map(|rule| rule.start)
 }
 
 /// Whether a member whose newest rule is `last` and whose log ends at `end` may receive log from the primary of `chain`,
@@ -63,14 +65,14 @@ pub fn left_at(of: RuleId, chain: &[Rule]) -> Option<Lsn> {
 ///
 /// # Errors
 /// [`Diverged`]: its tail is kept as evidence, and it is rewound or built anew.
-pub fn may_follow(last: Option<RuleId>, end: Lsn, chain: &[Rule]) -> Result<(), Diverged> {
-    let newest = chain.last().ok_or(Diverged::NoChain)?.id;
+pub fn may_follow<R: Borrow<Rule>>(last: Option<RuleId>, end: Lsn, chain: &[R]) -> Result<(), Diverged> {
+    let newest = chain.last().ok_or(Diverged::NoChain)?.borrow().id;
     let Some(last) = last else { return Ok(()) };
     if last > newest {
         return Err(Diverged::Ahead { last, newest });
     }
     let left = left_at(last, chain);
-    if !chain.iter().any(|rule| rule.id == last) {
+    if !chain.iter().any(|rule| rule.borrow().id == last) {
         return Err(Diverged::OtherRule { last, newest, from: left.unwrap_or(end) });
     }
     match left {
@@ -118,6 +120,6 @@ mod tests {
             "also when its log is short"
         );
         assert!(matches!(follows(id(4, 1), 90), Err(Diverged::Ahead { .. })));
-        assert_eq!(may_follow(Some(id(1, 1)), Lsn::ZERO, &[]), Err(Diverged::NoChain));
+        assert_eq!(may_follow::<Rule>(Some(id(1, 1)), Lsn::ZERO, &[]), Err(Diverged::NoChain));
     }
 }

@@ -12,7 +12,7 @@
 //! * `members_that_the_rule_does_not_name_never_count` (I7).
 //! * `the_acked_position_is_the_kth_highest_and_never_past_the_local_flush`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use holdfast_model::{Member, Rule};
 use serde::{Deserialize, Serialize};
@@ -60,15 +60,14 @@ impl AckQuorum {
         u32::try_from(self.ackers.len()).unwrap_or(u32::MAX) >= self.k
     }
 
-    /// Everything up to here is held by the primary, which has flushed up to `local`, and by `k` of the ackers, which
-    /// were seen at `standbys`; `None` while fewer are attached.
+    /// Everything up to here is held by the primary, which has flushed up to `local`, and by `k` of the ackers, each of
+    /// which was `seen` to have flushed so far; `None` while fewer are attached.
     #[must_use]
-    pub fn acked<P: Ord + Copy>(&self, local: P, standbys: &BTreeMap<Member, P>) -> Option<P> {
+    pub fn acked<P: Ord + Copy>(&self, local: P, seen: impl FnMut(&Member) -> Option<P>) -> Option<P> {
         if self.k == 0 {
             return Some(local);
         }
-        let mut positions: Vec<P> =
-            self.ackers.iter().filter_map(|member| standbys.get(member).copied()).collect();
+        let mut positions: Vec<P> = self.ackers.iter().filter_map(seen).collect();
         positions.sort_unstable_by(|a, b| b.cmp(a));
         let kth = usize::try_from(self.k).unwrap_or(usize::MAX).checked_sub(1)?;
         positions.get(kth).map(|position| (*position).min(local))
@@ -77,25 +76,29 @@ impl AckQuorum {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::testing::{member, rule, set};
     use proptest::prelude::*;
 
-    fn seen(standbys: &[(&str, u64)]) -> BTreeMap<Member, u64> {
-        standbys.iter().map(|(name, at)| (member(name), *at)).collect()
+    /// What `quorum` has acked when these were seen, and the primary is at `local`.
+    fn acked(quorum: &AckQuorum, local: u64, standbys: &[(&str, u64)]) -> Option<u64> {
+        let seen: BTreeMap<Member, u64> = standbys.iter().map(|(name, at)| (member(name), *at)).collect();
+        quorum.acked(local, |member| seen.get(member).copied())
     }
 
     #[test]
     fn alone_the_local_flush_is_the_ack() {
         let quorum = AckQuorum::of(&rule(0, &["a:x", "b:y"]));
-        assert_eq!(quorum.acked(100, &seen(&[])), Some(100));
+        assert_eq!(acked(&quorum, 100, &[]), Some(100));
     }
 
     #[test]
     fn members_that_the_rule_does_not_name_never_count() {
         let quorum = AckQuorum::of(&rule(1, &["a:x", "b:y", "c:x"]));
         // Another incarnation, a voter of the primary's own zone, and a stranger.
-        assert_eq!(quorum.acked(100, &seen(&[("b#2", 100), ("c", 100), ("e", 100)])), None);
+        assert_eq!(acked(&quorum, 100, &[("b#2", 100), ("c", 100), ("e", 100)]), None);
     }
 
     #[test]
@@ -120,11 +123,11 @@ mod tests {
     proptest! {
         #[test]
         fn the_acked_position_is_the_kth_highest_and_never_past_the_local_flush(local: u32, b: u32, c: u32) {
-            let at = |k| AckQuorum::of(&rule(k, &["a:x", "b:y", "c:z"]));
-            let standbys = BTreeMap::from([(member("b"), b), (member("c"), c)]);
-            prop_assert_eq!(at(1).acked(local, &standbys), Some(b.max(c).min(local)));
-            prop_assert_eq!(at(2).acked(local, &standbys), Some(b.min(c).min(local)));
-            prop_assert_eq!(at(3).acked(local, &standbys), None);
+            let (local, b, c) = (u64::from(local), u64::from(b), u64::from(c));
+            let at = |k| acked(&AckQuorum::of(&rule(k, &["a:x", "b:y", "c:z"])), local, &[("b", b), ("c", c)]);
+            prop_assert_eq!(at(1), Some(b.max(c).min(local)));
+            prop_assert_eq!(at(2), Some(b.min(c).min(local)));
+            prop_assert_eq!(at(3), None);
         }
 
         #[test]
@@ -140,14 +143,12 @@ mod tests {
                 std::iter::once("a:x").chain(others).collect::<Vec<_>>()
             };
             let (new, old) = (rule(k.0, &voters(&in_new)), rule(k.1, &voters(&in_old)));
-            let standbys = names
-                .iter()
-                .zip(&flushed)
-                .filter_map(|(name, at)| at.map(|at| (member(&name[..1]), at)))
-                .collect();
-            if let Some(acked) = AckQuorum::of_open(&new, &[old.clone()]).acked(9, &standbys) {
-                prop_assert!(AckQuorum::of(&new).acked(9, &standbys).is_some_and(|at| at >= acked));
-                prop_assert!(AckQuorum::of(&old).acked(9, &standbys).is_some_and(|at| at >= acked));
+            let standbys: Vec<(&str, u64)> =
+                names.iter().zip(&flushed).filter_map(|(name, at)| at.map(|at| (&name[..1], at))).collect();
+            let under = |quorum: &AckQuorum| acked(quorum, 9, &standbys);
+            if let Some(both) = under(&AckQuorum::of_open(&new, &[old.clone()])) {
+                prop_assert!(under(&AckQuorum::of(&new)).is_some_and(|at| at >= both));
+                prop_assert!(under(&AckQuorum::of(&old)).is_some_and(|at| at >= both));
             }
         }
     }

@@ -74,6 +74,10 @@ impl Cluster {
     }
 }
 
+fn ones(set: u32) -> usize {
+    usize::try_from(set.count_ones()).unwrap()
+}
+
 fn all_clusters() -> impl Iterator<Item = Cluster> {
     let full = (1..=VOTERS_MAX)
         .flat_map(|voters| layouts(voters).into_iter().map(move |zones| (zones, vec![true; voters])));
@@ -160,10 +164,8 @@ fn losses_that_a_layout_bears() {
             let members = cluster.members(set);
             revoked(&cluster.rule, &members).is_ok() && can_establish(&cluster.rule, &members).is_ok()
         };
-        let losses = |lost: u32| {
-            cluster.sets().filter(move |set| set.count_zeros() - (32 - zones.len() as u32) == lost)
-        };
-        (1..=zones.len() as u32).take_while(|lost| losses(*lost).all(holds)).last().unwrap_or(0)
+        let losses = |lost: usize| cluster.sets().filter(move |set| zones.len() - lost == ones(*set));
+        (1..=zones.len()).take_while(|lost| losses(*lost).all(holds)).last().unwrap_or(0)
     };
     for (zones, k, expected) in [
         (&[0, 1][..], 1, 0),
