@@ -10,6 +10,8 @@ use super::story::story;
 
 /// How many stories a random check tells for each case of a property test, so that `PROPTEST_CASES` sets both.
 const STORIES_PER_CASE: u64 = 200;
+/// And at most.
+const STORIES_MAX: u64 = 1_000_000;
 
 /// Nothing happens but writes, within three zones of one voter each.
 pub(crate) fn three_zones() -> Bounds {
@@ -81,7 +83,8 @@ fn everything_at_once_within_narrow_bounds() {
 /// Stories that are too many to be told each: every one is a number, and can be told again.
 fn at_random(bounds: Bounds) {
     let model = Protocol::new(bounds, None);
-    let stories = u64::from(proptest::test_runner::Config::default().cases) * STORIES_PER_CASE;
+    let cases = u64::from(proptest::test_runner::Config::default().cases);
+    let stories = (cases * STORIES_PER_CASE).min(STORIES_MAX);
     let (mut states, mut reached) = (0, BTreeSet::new());
     for seed in 0..stories {
         let story = story(&model, seed);
