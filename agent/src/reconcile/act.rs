@@ -65,7 +65,7 @@ pub(super) enum ActError {
     Recovery(#[from] RecoveryError),
     /// The worker that serves recovery its log could not be started.
     #[error("serve recovery its log")]
-    Log(#[source] founding::FoundingError),
+    Log(#[source] Box<founding::FoundingError>),
     /// There is no volume any more.
     #[error("no volume is mounted")]
     NoVolume,
@@ -200,12 +200,9 @@ impl Reconciler {
         let desk = self.volume.desk().ok_or(ActError::NoVolume)?;
         let recovery = match desk.facts().data {
             Ok(Some(DataRecord::Landed(refounding))) => {
-                self.ensure_log_worker(&refounding).await.map_err(ActError::Log)?;
-                founding::prepare(&self.node, &refounding)
-                    .await
-                    .map_err(ActError::Log)?
-                    .recovery()
-                    .settings()?
+                let failed = |err| ActError::Log(Box::new(err));
+                self.ensure_log_worker(&refounding).await.map_err(failed)?;
+                founding::prepare(&self.node, &refounding).await.map_err(failed)?.recovery().settings()?
             }
             Ok(_) | Err(_) => BTreeMap::new(),
         };
