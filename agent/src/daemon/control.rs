@@ -13,7 +13,7 @@ use holdfast_model::status::{
     DataView, Gate, NodeView, Operation, OperationKind, OperationState, RepositoryView, VolumeView,
 };
 use holdfast_storage::ops::Consent;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::volumes;
 use crate::api::control::{
@@ -25,9 +25,10 @@ use crate::clock;
 use crate::jobs::EnginePlaces;
 use crate::jobs::backup::{BackupDone, BackupJob};
 use crate::ledger::{BootstrapRequest, EngineHeld, RestoreOrder};
+use crate::operations::Ticket;
 use crate::reconcile::Node;
 use crate::repo_watch;
-use crate::worker::{JobEnd, JobHandle, Role};
+use crate::worker::{JobHandle, Role};
 use holdfast_proto::refusal::Refusal;
 
 const WORKER_DEADLINE: Duration = Duration::from_secs(10);
@@ -253,23 +254,9 @@ impl Control for Node {
     }
 }
 
-async fn follow_backup(handle: JobHandle, ticket: crate::operations::Ticket, wake: Arc<tokio::sync::Notify>) {
-    let mut progress = handle.progress();
-    let result = loop {
-        tokio::select! {
-            end = handle.next() => match end { // cancel-safe
-                Ok(JobEnd::Done(done)) => break Ok(done),
-                Ok(JobEnd::Note(_)) => {}
-                Err(err) => break Err(err),
-            },
-            Ok(()) = progress.changed() => ticket.progress(progress.borrow_and_update().clone()), // cancel-safe
-        }
-    };
-    match result {
-        Ok(done) => match serde_json::from_value::<BackupDone>(done) {
-            Ok(done) => ticket.end(Ok(done.id)),
-            Err(err) => ticket.end(Err(&err)),
-        },
+async fn follow_backup(handle: JobHandle, ticket: Ticket, wake: Arc<Notify>) {
+    match handle.follow::<BackupDone>(|progress| ticket.progress(progress)).await {
+        Ok(done) => ticket.end(Ok(done.id)),
         Err(err) => ticket.end(Err(&err)),
     }
     wake.notify_one();

@@ -5,6 +5,7 @@
 //! Invariants, each a test below:
 //! * `a_worker_that_dies_is_a_failed_job`.
 //! * `progress_is_watched_and_notes_are_taken`.
+//! * `a_job_that_is_followed_tells_its_progress_and_then_its_result`.
 //! * `dropping_the_handle_cancels_the_job`.
 
 use std::io;
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use holdfast_model::status::Progress;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::sync::watch;
 use tracing::{debug, error, info, warn};
@@ -44,6 +46,9 @@ pub enum JobError {
     /// The channel could not be set up, or the job is not valid JSON.
     #[error("set up the job")]
     Setup(#[source] io::Error),
+    /// It ended well, with another result than jobs of its kind have.
+    #[error("result of the job not understood")]
+    Result(#[source] serde_json::Error),
 }
 
 /// What [`JobHandle::next`] returns: what was said, or the end.
@@ -113,6 +118,24 @@ impl JobHandle {
         self.channel.send(&Order::Cancel).await.map_err(JobError::Gone)
     }
 
+    /// Follows a job that asks nothing to its end; `tell` hears how far it is.
+    ///
+    /// # Errors
+    /// [`JobError`]; the job has ended.
+    pub async fn follow<T: DeserializeOwned>(self, tell: impl Fn(Progress) + Send) -> Result<T, JobError> {
+        let mut progress = self.progress();
+        loop {
+            tokio::select! {
+                biased; // what was heard before a note or the end is told before it
+                Ok(()) = progress.changed() => tell(progress.borrow_and_update().clone()), // cancel-safe
+                end = self.next() => match end? { // cancel-safe
+                    JobEnd::Done(result) => return serde_json::from_value(result).map_err(JobError::Result),
+                    JobEnd::Note(_) => {}
+                },
+            }
+        }
+    }
+
     /// Waits for the next note or the end; logs and progress are taken care of. Cancel-safe.
     ///
     /// # Errors
@@ -178,13 +201,13 @@ mod tests {
         async fn run(&self, job: Value, mut context: JobContext) -> Result<Value, JobFailure> {
             let reporter = context.reporter();
             match job.as_str().unwrap() {
+                "copy" => {
+                    reporter.progress(half());
+                    reporter.note(json!("nobody needs to answer")).await;
+                    Ok(json!(7))
+                }
                 "talk" => {
-                    let progress = Progress {
-                        phase: "copying".into(),
-                        done: ByteCount::mib(1),
-                        total: ByteCount::mib(2),
-                    };
-                    reporter.progress(progress);
+                    reporter.progress(half());
                     reporter.note(json!("how far?")).await;
                     Ok(json!({ "told": context.note().await }))
                 }
@@ -196,6 +219,10 @@ mod tests {
                 other => panic!("no such script: {other}"),
             }
         }
+    }
+
+    fn half() -> Progress {
+        Progress { phase: "copying".into(), done: ByteCount::mib(1), total: ByteCount::mib(2) }
     }
 
     type Worker = JoinSet<Result<(), JobWorkerError>>;
@@ -218,6 +245,16 @@ mod tests {
         job.tell(json!(42)).await.unwrap();
         assert!(matches!(job.next().await.unwrap(), JobEnd::Done(result) if result == json!({ "told": 42 })));
         worker.join_next().await.unwrap().unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_job_that_is_followed_tells_its_progress_and_then_its_result() {
+        let (job, _worker) = start("copy").await;
+        let told = std::sync::Mutex::new(Vec::new());
+        let copied: u32 = job.follow(|progress| told.lock().unwrap().push(progress.done)).await.unwrap();
+        assert_eq!((copied, told.into_inner().unwrap()), (7, vec![ByteCount::mib(1)]));
+        let (job, _worker) = start("copy").await;
+        assert!(matches!(job.follow::<String>(drop).await, Err(JobError::Result(_))));
     }
 
     #[tokio::test]

@@ -109,9 +109,6 @@ pub enum FoundingError {
     /// A worker failed.
     #[error("run a worker")]
     Job(#[from] JobError),
-    /// A worker answered something else than was asked.
-    #[error("worker's answer not understood")]
-    Answer(#[source] serde_json::Error),
     /// A worker took too long.
     #[error("worker gave no answer within {} s", .0.as_secs())]
     Late(Duration),
@@ -158,9 +155,12 @@ impl FoundingError {
             | Self::Desk(_)
             | Self::Helper(_)
             | Self::Job(
-                JobError::Refused(_) | JobError::NotStarted { .. } | JobError::Gone(_) | JobError::Setup(_),
+                JobError::Refused(_)
+                | JobError::NotStarted { .. }
+                | JobError::Gone(_)
+                | JobError::Setup(_)
+                | JobError::Result(_),
             )
-            | Self::Answer(_)
             | Self::Late(_)
             | Self::InitDb(_)
             | Self::Session(_) => false,

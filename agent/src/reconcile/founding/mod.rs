@@ -32,7 +32,7 @@ use super::volume::Desk;
 use crate::chain::Chain as Causes;
 use crate::jobs::restore::RestoreOrders;
 use crate::operations::Ticket;
-use crate::worker::{JobEnd, JobHandle, Role};
+use crate::worker::{JobHandle, Role};
 
 pub use error::FoundingError;
 pub(super) use replay::prepare;
@@ -80,14 +80,5 @@ async fn run_job<T: DeserializeOwned>(
 ) -> Result<T, FoundingError> {
     let worker = node.helper.start_worker(Role::Restore, WORKER_DEADLINE).await?;
     let handle = JobHandle::start(worker, orders, WORKER_DEADLINE).await?;
-    let mut progress = handle.progress();
-    loop {
-        tokio::select! {
-            end = handle.next() => match end? { // cancel-safe
-                JobEnd::Done(done) => return serde_json::from_value(done).map_err(FoundingError::Answer),
-                JobEnd::Note(_) => {}
-            },
-            Ok(()) = progress.changed() => ticket.progress(progress.borrow_and_update().clone()), // cancel-safe
-        }
-    }
+    Ok(handle.follow(|progress| ticket.progress(progress)).await?)
 }

@@ -46,11 +46,8 @@ pub(in crate::reconcile) async fn prepare(
     let job = PrepareJob { data_dir: node.setup.layout.data_dir.clone(), replay: replay.clone() };
     let worker = node.helper.start_worker(Role::Restore, WORKER_DEADLINE).await?;
     let handle = JobHandle::start(worker, &RestoreOrders::Prepare(job), WORKER_DEADLINE).await?;
-    let late = |_| FoundingError::Late(PREPARE_DEADLINE);
-    while !matches!(
-        tokio::time::timeout(PREPARE_DEADLINE, handle.next()).await.map_err(late)??,
-        JobEnd::Done(_)
-    ) {}
+    let prepared = tokio::time::timeout(PREPARE_DEADLINE, handle.follow::<serde_json::Value>(drop)).await;
+    prepared.map_err(|_| FoundingError::Late(PREPARE_DEADLINE))??;
     Ok(replay)
 }
 
