@@ -94,18 +94,9 @@ async fn take(job: &BackupJob, reporter: &Reporter) -> Result<BackupDone, JobFai
         engine: engine_facts(&facts),
         expected: ByteCount::new(source.bytes()),
     };
-    let (meter, mut progress) = Meter::new();
-    let reporting = async {
-        while progress.changed().await.is_ok() {
-            reporter.progress(progress.borrow_and_update().clone());
-            tokio::time::sleep(Duration::from_millis(100)).await; // so that a fast copy is not all reports
-        }
-        std::future::pending::<()>().await;
-    };
-    let copied = tokio::select! {
-        copied = Box::pin(copy(&repository, spec, Arc::new(source), &meter)) => copied.map_err(|err| failure(&err))?,
-        () = reporting => unreachable!("reporting never ends"),
-    };
+    let (meter, progress) = Meter::new();
+    let copying = Box::pin(copy(&repository, spec, Arc::new(source), &meter));
+    let copied = reporter.metered(progress, copying).await.map_err(|err| failure(&err))?;
     let control = read_control(job).await?;
     let session = Arc::into_inner(session)
         .ok_or_else(|| later(&std::io::Error::other("a reader still holds the session")))?;

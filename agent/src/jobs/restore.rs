@@ -5,7 +5,6 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use holdfast_backup::restore::{self, Restored};
@@ -145,19 +144,9 @@ async fn land(job: &RestoreJob, reporter: &Reporter) -> Result<Restored, JobFail
     let plan = restore::plan(&repository, backup, job.space).await.map_err(|err| failure(&err))?;
     let root = Root::open(&job.data_dir).map_err(|err| later(&err))?;
     let io: Arc<dyn BulkIo> = Arc::new(BlockingIo::new(root.clone()));
-    let (meter, mut progress) = Meter::new();
-    let reporting = async {
-        while progress.changed().await.is_ok() {
-            reporter.progress(progress.borrow_and_update().clone());
-            tokio::time::sleep(Duration::from_millis(100)).await; // so that a fast restore is not all reports
-        }
-        std::future::pending::<()>().await;
-    };
-    let member = &job.refounding.rule.primary;
-    let restored = tokio::select! {
-        restored = Box::pin(restore::run(&plan, io, member, &meter)) => restored.map_err(|err| failure(&err))?,
-        () = reporting => unreachable!("reporting never ends"),
-    };
+    let (meter, progress) = Meter::new();
+    let restoring = Box::pin(restore::run(&plan, io, &job.refounding.rule.primary, &meter));
+    let restored = reporter.metered(progress, restoring).await.map_err(|err| failure(&err))?;
     let files = job.replay.recovery().files().map_err(|err| never(&err))?;
     let written = tokio::task::spawn_blocking(move || write_recovery(&root, &files));
     written.await.map_err(|err| later(&err))?.map_err(|err| later(&err))?;

@@ -5,12 +5,17 @@
 //!
 //! Not here: the bodies. See `bodies`.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use holdfast_model::status::Progress;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
+
+/// Between two reports of one job, so that fast work is not all reports.
+const REPORT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What the daemon says to a job worker.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -125,6 +130,21 @@ impl Reporter {
     pub fn progress(&self, progress: Progress) {
         // Closed means that the job is being cancelled; nobody wants to know any more.
         drop(self.events.try_send(JobEvent::Progress(progress)));
+    }
+
+    /// Does `work`, and says meanwhile what its meter shows. The work is dropped when this is.
+    pub async fn metered<T>(&self, mut meter: watch::Receiver<Progress>, work: impl Future<Output = T>) -> T {
+        let reporting = async {
+            while meter.changed().await.is_ok() {
+                self.progress(meter.borrow_and_update().clone());
+                tokio::time::sleep(REPORT_PAUSE).await;
+            }
+            std::future::pending::<T>().await
+        };
+        tokio::select! {
+            done = work => done, // the only branch with effects
+            never = reporting => never, // cancel-safe
+        }
     }
 
     /// Says something for the daemon's log. Waits for room.
