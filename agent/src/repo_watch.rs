@@ -14,7 +14,6 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::chain::Chain;
-use crate::config;
 
 const WHEN_READY: Duration = Duration::from_secs(60);
 const OTHERWISE: Duration = Duration::from_secs(3);
@@ -47,34 +46,12 @@ pub enum LookError {
     Late,
 }
 
-/// The configuration in the words of the backup crate.
-#[must_use]
-pub fn backup_config(config: &config::RepositoryConfig) -> RepositoryConfig {
-    RepositoryConfig {
-        url: config.url.clone(),
-        endpoint: config.endpoint.clone(),
-        region: config.region.clone(),
-        credentials_file: config.credentials_file.clone(),
-    }
-}
-
-/// A client for the configured place.
-///
-/// # Errors
-/// [`ConnectError`].
-pub fn location(config: &config::RepositoryConfig) -> Result<Location, ConnectError> {
-    Location::connect(&backup_config(config))
-}
-
 /// The open repository of the cluster of that name, if there is exactly one.
 ///
 /// # Errors
 /// [`LookError`].
-pub async fn open(
-    config: &config::RepositoryConfig,
-    name: &ClusterName,
-) -> Result<Option<Repository>, LookError> {
-    let location = location(config)?;
+pub async fn open(config: &RepositoryConfig, name: &ClusterName) -> Result<Option<Repository>, LookError> {
+    let location = Location::connect(config)?;
     match location.find(name).await? {
         Found::None => Ok(None),
         Found::One(cluster) => Ok(Some(location.open(&cluster).await?)),
@@ -87,7 +64,7 @@ pub async fn open(
 
 /// Looks until cancelled; `wake` makes it look at once.
 pub async fn run(
-    config: Option<config::RepositoryConfig>,
+    config: Option<RepositoryConfig>,
     name: ClusterName,
     wake: std::sync::Arc<Notify>,
     out: watch::Sender<RepositoryView>,
@@ -132,7 +109,7 @@ fn tell(out: &watch::Sender<RepositoryView>, view: RepositoryView) {
     });
 }
 
-async fn look(config: &config::RepositoryConfig, name: &ClusterName) -> Result<RepositoryView, LookError> {
+async fn look(config: &RepositoryConfig, name: &ClusterName) -> Result<RepositoryView, LookError> {
     let Some(repository) = open(config, name).await? else { return Ok(RepositoryView::Empty) };
     let newest_term = repository.rules().await?.last().map_or(Term::FIRST, |rule| rule.id.term);
     let newest_backup = repository.backups().await?.into_iter().rev().find_map(|backup| match backup {

@@ -15,6 +15,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use holdfast_backup::store::RepositoryConfig;
 use holdfast_model::volume::{Filesystem, VolumeKind};
 use holdfast_model::{ByteCount, ClusterName, NodeName, Zone};
 
@@ -103,19 +104,6 @@ pub struct EngineConfig {
     pub settings: Vec<(String, String)>,
     /// Client lines of pg_hba.conf while the gate is open.
     pub hba: Vec<String>,
-}
-
-/// `[repository]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RepositoryConfig {
-    /// `s3://bucket/prefix` or `file:///dir`.
-    pub url: String,
-    /// Another endpoint than the cloud's.
-    pub endpoint: Option<String>,
-    /// The region; S3 signs with it.
-    pub region: Option<String>,
-    /// File with the access key; without it the platform's credentials are used.
-    pub credentials_file: Option<PathBuf>,
 }
 
 /// What to do when every member that could hold the data is gone.

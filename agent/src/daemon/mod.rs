@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use holdfast_backup::repository::Location;
 use holdfast_engine::postgres::hba::ClientRule;
 use holdfast_engine::postgres::{Deadlines, Layout, Postgres, Setup, Version};
 use holdfast_model::ByteCount;
@@ -96,7 +97,7 @@ pub fn check(config: &Config) -> anyhow::Result<()> {
         )
     })?;
     if let Some(repository) = &config.repository {
-        repo_watch::location(repository)?;
+        Location::connect(repository)?;
     }
     Ok(())
 }

@@ -25,7 +25,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::chain::Chain;
-use crate::config;
 use crate::worker::job::{JobFailure, JobRetry};
 
 /// For a login and for each query of a job.
@@ -34,39 +33,19 @@ const QUERY_DEADLINE: Duration = Duration::from_secs(10);
 /// Where a cluster's repository is.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Access {
-    url: String,
-    endpoint: Option<String>,
-    region: Option<String>,
-    credentials_file: Option<PathBuf>,
+    /// As configured.
+    pub repository: RepositoryConfig,
     /// Which cluster in it.
     pub cluster: ClusterId,
 }
 
 impl Access {
-    /// As configured.
-    #[must_use]
-    pub fn new(config: &config::RepositoryConfig, cluster: ClusterId) -> Self {
-        Self {
-            url: config.url.clone(),
-            endpoint: config.endpoint.clone(),
-            region: config.region.clone(),
-            credentials_file: config.credentials_file.clone(),
-            cluster,
-        }
-    }
-
     /// Opens it.
     ///
     /// # Errors
     /// [`OpenError`].
     pub async fn open(&self) -> Result<Repository, OpenError> {
-        let config = RepositoryConfig {
-            url: self.url.clone(),
-            endpoint: self.endpoint.clone(),
-            region: self.region.clone(),
-            credentials_file: self.credentials_file.clone(),
-        };
-        Ok(Location::connect(&config)?.open(&self.cluster).await?)
+        Ok(Location::connect(&self.repository)?.open(&self.cluster).await?)
     }
 }
 

@@ -86,7 +86,7 @@ impl Node {
     /// Where the cluster's repository is; `None` without one in the configuration.
     #[must_use]
     pub fn access(&self, cluster: ClusterId) -> Option<Access> {
-        self.config.repository.as_ref().map(|repository| Access::new(repository, cluster))
+        self.config.repository.clone().map(|repository| Access { repository, cluster })
     }
 
     fn desired(&self) -> Result<Desired, LedgerError> {

@@ -16,7 +16,7 @@ use object_store::aws::{AmazonS3Builder, S3ConditionalPut};
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::Store;
 
@@ -26,8 +26,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(128);
 const RETRY_TIMEOUT: Duration = Duration::from_secs(20);
 const RETRIES_MAX: usize = 6;
 
-/// Where the repository is, as configured.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+/// Where the repository is, as configured. Holds no secret, so that it may be handed on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RepositoryConfig {
     /// `s3://bucket/prefix`, `file:///dir` or `memory:` (tests only: gone with the process).

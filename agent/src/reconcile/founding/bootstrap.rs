@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use holdfast_backup::repository::ClusterRecord;
+use holdfast_backup::repository::{ClusterRecord, Location};
 use holdfast_engine::postgres::argv;
 use holdfast_model::{ClusterId, Promise, Rule, Term};
 
@@ -18,7 +18,6 @@ use crate::ledger::{BootstrapRequest, FoundedCluster};
 use crate::operations::Ticket;
 use crate::reconcile::Node;
 use crate::reconcile::volume::Desk;
-use crate::repo_watch;
 
 /// `initdb` on a slow disk.
 const INITDB_DEADLINE: Duration = Duration::from_secs(300);
@@ -32,7 +31,7 @@ pub(super) async fn run(node: &Node, desk: &Desk, ticket: &Ticket) -> Result<Str
     if let Some(config) = &node.config.repository {
         ticket.phase("telling the repository");
         let record = ClusterRecord { cluster: cluster.clone(), engine: "postgres".to_owned(), created };
-        let repository = repo_watch::location(config)?.create(&record).await?;
+        let repository = Location::connect(config)?.create(&record).await?;
         repository.put_rule(&first_rule(desk)).await?;
     }
     ticket.phase("clearing the data directory");
