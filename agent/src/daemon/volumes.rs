@@ -3,20 +3,18 @@
 
 use std::time::Duration;
 
-use holdfast_model::Incarnation;
-use holdfast_model::status::{Operation, OperationKind, VolumeView};
+use holdfast_model::status::{Operation, VolumeView};
 use holdfast_model::volume::{DeviceVerdict, Verdict};
-use holdfast_storage::ops::{Consent, FormatOrder, Planned, Response, Seen, Verb};
+use holdfast_storage::ops::{Consent, Planned, Response, Seen, Verb};
 
 use super::control::{failed, refused};
 use crate::api::control::{CallError, PlannedDevice, PlannedStep, Reason, SeenDevice, Target, WipeConsent};
 use crate::clock;
+use crate::disk::format::Formatting;
 use crate::ledger::CurrentVolume;
 use crate::reconcile::{ABANDONED, Node};
 
 const PLAN_DEADLINE: Duration = Duration::from_secs(60);
-/// mkfs on a large disk.
-const FORMAT_DEADLINE: Duration = Duration::from_secs(300);
 
 fn unexpected(what: &str) -> CallError {
     CallError::Failed { what: what.to_owned(), why: "the helper answered something else".to_owned() }
@@ -94,19 +92,13 @@ pub(super) fn format(
         let resolve = "nothing: a node uses one volume at a time";
         return Err(refused(Reason::Busy, "this node's volume is mounted", resolve));
     }
-    let incarnation = Incarnation::from_random(clock::random_bits());
-    CurrentVolume::begin(&node.ledger, incarnation)
+    let formatting = Formatting::begin(&node.ledger, seen(device), consent)
         .map_err(|err| failed("remember the new incarnation", &err))?;
-    let order = FormatOrder { seen: seen(device), incarnation, created: clock::wall_clock(), consent };
-    let ticket = node.operations.begin(OperationKind::Format, "making a file system");
+    let ticket = formatting.ticket(&node.operations);
     node.operations.note_request(target.request.as_str(), ticket.id());
     let operation = ticket.operation();
     let helper = node.helper.clone();
-    node.tasks.spawn(async move {
-        match helper.volume(Verb::Format(order), FORMAT_DEADLINE).await {
-            Ok(_) => ticket.end(Ok(format!("incarnation {incarnation}"))),
-            Err(err) => ticket.end(Err(&err)),
-        }
-    });
+    // How it ends is told through the ticket; the reconcile loop finds the volume by itself.
+    node.tasks.spawn(async move { drop(formatting.run(&helper, ticket).await) });
     operation.ok_or_else(|| unexpected("begin to format"))
 }

@@ -11,22 +11,21 @@ use holdfast_engine::postgres::SyncStandbys;
 use holdfast_engine::postgres::config::ConfigError;
 use holdfast_engine::postgres::gate::{self as gate_files, InstallError};
 use holdfast_engine::postgres::recovery::RecoveryError;
+use holdfast_model::ByteCount;
 use holdfast_model::status::{Gate, GateClosed, OperationKind};
 use holdfast_model::volume::{DeviceId, VolumeKind};
-use holdfast_model::{ByteCount, Incarnation};
 use holdfast_storage::mount::Unmount;
 use holdfast_storage::mountinfo::{DevNumber, Mounts};
-use holdfast_storage::ops::{Consent, FormatOrder, Response, Seen, Verb};
+use holdfast_storage::ops::{Consent, Seen, Verb};
 use holdfast_storage::sysfs::Sysfs;
 use tracing::{debug, info, warn};
 
 use super::Reconciler;
 use super::founding;
-use super::volume::MOUNT_DEADLINE;
-use crate::clock;
 use crate::data::DataRecord;
+use crate::disk::format::Formatting;
 use crate::helper::CallError;
-use crate::ledger::{CurrentVolume, LedgerError};
+use crate::ledger::LedgerError;
 use crate::supervisor::stop::StopBy;
 use crate::worker::VolumeCallError;
 
@@ -142,29 +141,15 @@ impl Reconciler {
         Ok(())
     }
 
-    /// The incarnation is remembered before the device is written, so that a crash in between is never taken for an
-    /// older volume of this node.
     async fn format(&mut self, device: &DeviceId) -> Result<(), ActError> {
         self.clear_mount_point(device).await?;
-        let ticket = self.node.operations.begin(OperationKind::Format, "making a file system");
-        let incarnation = Incarnation::from_random(clock::random_bits());
-        CurrentVolume::begin(&self.node.ledger, incarnation)?;
         let seen =
             Seen { serial: device.serial.clone(), diskseq: device.diskseq, verdict: "blank".to_owned() };
-        let order = FormatOrder { seen, incarnation, created: clock::wall_clock(), consent: Consent::Blank };
-        let formatted = self.node.helper.volume(Verb::Format(order), MOUNT_DEADLINE).await;
+        let formatting = Formatting::begin(&self.node.ledger, seen, Consent::Blank)?;
+        let ticket = formatting.ticket(&self.node.operations);
+        let formatted = formatting.run(&self.node.helper, ticket).await;
         self.search.reset();
-        match formatted {
-            Ok(response @ Response::Mounted { .. }) => {
-                ticket.end(Ok(format!("{} is incarnation {incarnation}", device.path.display())));
-                self.take_over(response).await
-            }
-            Ok(_) => Err(ActError::Answer),
-            Err(err) => {
-                ticket.end(Err(&err));
-                Err(err.into())
-            }
-        }
+        self.take_over(formatted?).await
     }
 
     /// Founding is long: it runs beside the loop and is observed through its operation.

@@ -37,7 +37,7 @@ const LOOK_AGAIN_MS: u64 = 30_000;
 /// Between two looks while nothing usable is there.
 const LOOK_EVERY_MS: u64 = 2_000;
 /// A mount may replay the file system's own log.
-pub(super) const MOUNT_DEADLINE: Duration = Duration::from_secs(120);
+const MOUNT_DEADLINE: Duration = Duration::from_secs(120);
 const WORKER_DEADLINE: Duration = Duration::from_secs(10);
 /// Small reads and writes on the volume.
 pub(super) const DESK_DEADLINE: Duration = Duration::from_secs(5);
