@@ -25,11 +25,15 @@ pub async fn follow(
     mut view: watch::Receiver<Arc<NodeView>>,
     cancel: CancellationToken,
 ) {
+    let mut reported = None;
     loop {
-        let now = Arc::clone(&view.borrow_and_update());
-        for (name, serves) in statuses(&now) {
-            let status = if serves { ServingStatus::Serving } else { ServingStatus::NotServing };
-            reporter.set_service_status(name, status).await;
+        let now = statuses(&view.borrow_and_update());
+        if reported != Some(now) {
+            for (name, serves) in now {
+                let status = if serves { ServingStatus::Serving } else { ServingStatus::NotServing };
+                reporter.set_service_status(name, status).await;
+            }
+            reported = Some(now);
         }
         let changed = tokio::select! {
             () = cancel.cancelled() => return, // cancel-safe

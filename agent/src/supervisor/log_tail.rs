@@ -96,6 +96,9 @@ impl LogTail {
             // Truncated by somebody else.
             open.offset = 0;
         }
+        if size == open.offset && size <= self.cap {
+            return Ok(Look::default());
+        }
         let mut look = Look::default();
         let behind = size - open.offset;
         if behind > 2 * READ_MAX {
