@@ -5,12 +5,13 @@
 //! * [`target`]: whether a mutating call is meant for this node, this volume and this reign.
 //! * [`explain`]: why the node does what it does, from its view alone.
 //! * [`services`]: `holdfast.v1`; [`health`]: `grpc.health.v1` from the view; [`plain`]: the HTTP paths.
-//! * [`mod@serve`]: puts them on two listeners.
+//! * [`mod@serve`]: puts them on two listeners; `bounded`: the plain one, so that nobody keeps others from it.
 //!
 //! Not here: doing anything (the daemon), certificates and connections ([`crate::tls`]), wire types
 //! (`holdfast_proto::convert`).
 
 pub mod authorise;
+mod bounded;
 pub mod control;
 pub mod explain;
 pub mod health;

@@ -21,6 +21,7 @@ use tonic::transport::Server;
 use tracing::warn;
 
 use super::authorise::AuthoriseLayer;
+use super::bounded::{self, Bounds};
 use super::control::Control;
 use super::health;
 use super::plain::{self, MetricsText};
@@ -41,6 +42,8 @@ const CONNECTION_AGE_GRACE: Duration = Duration::from_secs(60);
 const KEEPALIVE: Duration = Duration::from_secs(20);
 const STREAMS_PER_CONNECTION_MAX: u32 = 64;
 const CALLS_PER_CONNECTION_MAX: usize = 32;
+/// As many as the gRPC listener takes; an answer is a few KiB at most, and every prober asks again.
+const PLAIN_BOUNDS: Bounds = Bounds { connections: 256, deadline: Duration::from_secs(10) };
 
 /// What the configuration says about the API.
 #[derive(Debug, Clone)]
@@ -100,7 +103,8 @@ pub async fn serve<C: Control>(api: Api<C>, cancel: CancellationToken) -> Result
     crew.add("tls reload", |cancel| tls.run(RELOAD_EVERY, cancel));
     crew.add("tls accept", |cancel| acceptor.run(connected, cancel));
     crew.add("grpc", |cancel| serve_grpc(routes, AuthoriseLayer::new(options.cluster), connections, cancel));
-    crew.add("http", |cancel| serve_http(http, plain::router(view.clone(), metrics), cancel));
+    let router = plain::router(view.clone(), metrics);
+    crew.add("http", |cancel| bounded::serve(http, router, PLAIN_BOUNDS, cancel));
     crew.add("health", |cancel| health::follow(reporter, view, cancel));
     match crew.run(DRAIN).await {
         // A loop may see the end before the crew does: once asked to stop, ending is what loops shall do.
@@ -145,12 +149,5 @@ async fn serve_grpc(
         .await;
     if let Err(err) = served {
         warn!(error = %Chain(&err), "gRPC service ended");
-    }
-}
-
-async fn serve_http(listener: TcpListener, router: axum::Router, cancel: CancellationToken) {
-    let served = axum::serve(listener, router).with_graceful_shutdown(cancel.cancelled_owned()).await;
-    if let Err(err) = served {
-        warn!(error = %Chain(&err), "plain HTTP service ended");
     }
 }
