@@ -2,6 +2,7 @@
 //! are away, hang or are damaged. Each scenario ends with the node serving, or saying why not. Needs root.
 
 mod bootstrap;
+mod end_of_replay;
 mod restore;
 mod stage;
 mod stall;

@@ -18,7 +18,7 @@ const A_WHILE: Duration = Duration::from_secs(8);
 /// How often a restore worker is killed.
 const WORKERS_KILLED: usize = 3;
 
-async fn loss_is_within_the_window(writer: AckedWriter, vanished: Instant) -> Result<()> {
+pub(crate) async fn loss_is_within_the_window(writer: AckedWriter, vanished: Instant) -> Result<()> {
     acks(&writer, 50).await?;
     let audit = audited(writer).await?;
     ensure!(audit.acked > 100, "too few acks to say anything: {}", audit.acked);
@@ -85,7 +85,25 @@ async fn an_engine_whose_log_is_out_of_reach_waits_and_does_not_open_as_root() -
 
 async fn replay_without_store(stage: &Stage) -> Result<()> {
     let (mut agent, writer) = stage.backed_up().await?;
-    // Several segments, so that the store hangs in the middle of them.
+    ship_a_long_log(stage).await?;
+    let vanished = Instant::now();
+    stage.disks[0].vanish()?;
+    first_segment_replayed(stage).await?;
+    stage.store.hang()?;
+    throughout(A_WHILE, async || {
+        ensure!(agent.serving().await? == Serving::No, "it opened before its log was replayed");
+        Ok(())
+    })
+    .await?;
+    stage.store.go_on()?;
+    agent.becomes(Serving::Yes, SOON).await?;
+    the_long_log_is_there(stage)?;
+    loss_is_within_the_window(writer, vanished).await?;
+    agent.stop().await
+}
+
+/// Several segments, so that a test can step in between two of them.
+pub(crate) async fn ship_a_long_log(stage: &Stage) -> Result<()> {
     stage.node.sql("app", "create table bulk as select md5(n::text) from generate_series(1, 400000) n")?;
     let made = position(&stage.node.sql("app", "select pg_current_wal_lsn()")?)?;
     eventually("all of it shipped", SOON, async || {
@@ -96,28 +114,23 @@ async fn replay_without_store(stage: &Stage) -> Result<()> {
         ensure!(begins >= made, "shipped up to {begins:x} of {made:x}");
         Ok(())
     })
-    .await?;
-    let vanished = Instant::now();
-    stage.disks[0].vanish()?;
+    .await
+}
+
+pub(crate) async fn first_segment_replayed(stage: &Stage) -> Result<()> {
     let engine_log = stage.node.folder.join("state/log/engine.log");
     eventually("the first segment of replay", SOON, async || {
         let log = fs::read_to_string(&engine_log)?;
         ensure!(log.contains("restored log file"), "none yet");
         Ok(())
     })
-    .await?;
-    stage.store.hang()?;
-    throughout(A_WHILE, async || {
-        ensure!(agent.serving().await? == Serving::No, "it opened before its log was replayed");
-        Ok(())
-    })
-    .await?;
-    stage.store.go_on()?;
-    agent.becomes(Serving::Yes, SOON).await?;
+    .await
+}
+
+pub(crate) fn the_long_log_is_there(stage: &Stage) -> Result<()> {
     let rows = stage.node.sql("app", "select count(*) from bulk")?;
     ensure!(rows.trim() == "400000", "{rows} rows were restored");
-    loss_is_within_the_window(writer, vanished).await?;
-    agent.stop().await
+    Ok(())
 }
 
 /// A position in the words of the engine, as a number.
