@@ -63,6 +63,10 @@ pub struct Mount {
     pub super_options: Vec<String>,
 }
 
+/// What ext4 shows instead of `ro` after an error with `errors=remount-ro`, since Linux 6.15. Seen on 6.18: the mount
+/// stays `rw` by all other signs, and every write fails with `EROFS`.
+const EMERGENCY_READ_ONLY: &str = "emergency_ro";
+
 /// Every mount that this process sees, in mount order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Mounts(Vec<Mount>);
@@ -111,9 +115,10 @@ impl Mounts {
     pub fn state_at(&self, target: &Path) -> FsState {
         let Some(mount) = self.at(target) else { return FsState::NotMounted };
         let has = |options: &[String], word: &str| options.iter().any(|o| o == word);
+        let read_only = |word| has(&mount.options, word) || has(&mount.super_options, word);
         if has(&mount.super_options, "shutdown") {
             FsState::ShutDown
-        } else if has(&mount.options, "ro") || has(&mount.super_options, "ro") {
+        } else if read_only("ro") || read_only(EMERGENCY_READ_ONLY) {
             FsState::ReadOnly
         } else {
             FsState::ReadWrite
@@ -194,6 +199,9 @@ mod tests {
         assert_eq!(state("1 1 7:0 / /m rw - ext4 /dev/loop0 rw"), FsState::ReadWrite);
         assert_eq!(state("1 1 7:0 / /m ro - ext4 /dev/loop0 rw"), FsState::ReadOnly);
         assert_eq!(state("1 1 7:0 / /m rw - ext4 /dev/loop0 ro"), FsState::ReadOnly);
+        let after_error = "1 1 7:0 / /m rw - ext4 /dev/loop0 rw,errors=remount-ro,emergency_ro";
+        assert_eq!(state(after_error), FsState::ReadOnly);
+        assert_eq!(state("1 1 7:0 / /m rw - ext4 /dev/loop0 rw,errors=remount-ro"), FsState::ReadWrite);
         assert_eq!(state("1 1 7:0 / /m rw - ext4 /dev/loop0 rw,shutdown"), FsState::ShutDown);
         assert_eq!(state("1 1 7:0 / /n rw - ext4 /dev/loop0 rw"), FsState::NotMounted);
     }

@@ -1,7 +1,8 @@
 //! Loop devices: a file attached as a block device. Tests, demonstrations and development use them as disks that
 //! can vanish and stall; probing asks them what they are backed by.
 //!
-//! Invariants: `a_loop_device_is_detached_when_it_is_dropped`, `a_vanished_device_comes_back_whole`.
+//! Invariants: `a_loop_device_is_detached_when_it_is_dropped`, `a_vanished_device_comes_back_whole`,
+//! `a_device_whose_file_was_truncated_shrinks_when_it_is_told`.
 
 #![expect(unsafe_code, reason = "ioctls take raw pointers")]
 
@@ -66,6 +67,7 @@ mod raw {
     nix::ioctl_none_bad!(loop_clr_fd, 0x4C01);
     nix::ioctl_write_ptr_bad!(loop_set_status64, 0x4C04, LoopInfo64);
     nix::ioctl_read_bad!(loop_get_status64, 0x4C05, LoopInfo64);
+    nix::ioctl_none_bad!(loop_set_capacity, 0x4C07);
     nix::ioctl_write_ptr_bad!(loop_configure, 0x4C0A, LoopConfig);
     nix::ioctl_none_bad!(loop_ctl_get_free, 0x4C82);
 }
@@ -155,6 +157,18 @@ impl LoopDevice {
         Ok(())
     }
 
+    /// Takes the size from the file again (`LOOP_SET_CAPACITY`), which was truncated, say. Not atomic with that: a write
+    /// that comes in between makes the file longer again, and what was cut off then reads as zeros.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn size_from_file(&self) -> io::Result<()> {
+        let device = self.open()?;
+        // SAFETY: takes no argument.
+        unsafe { raw::loop_set_capacity(device.as_raw_fd()) }?;
+        Ok(())
+    }
+
     /// Detaches now instead of when dropped.
     ///
     /// # Errors
@@ -237,6 +251,15 @@ mod tests {
         assert_eq!(ioctl::device_size(device.open().unwrap()).unwrap(), 512);
         device.limit_size(0).unwrap();
         assert_eq!(ioctl::device_size(device.open().unwrap()).unwrap(), 1 << 20);
+    }
+
+    #[test]
+    fn a_device_whose_file_was_truncated_shrinks_when_it_is_told_as_root() {
+        let image = image(1 << 20);
+        let device = LoopDevice::attach(image.path()).unwrap();
+        image.as_file().set_len(0).unwrap();
+        device.size_from_file().unwrap();
+        assert_eq!(ioctl::device_size(device.open().unwrap()).unwrap(), 0);
     }
 
     #[test]

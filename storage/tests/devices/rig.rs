@@ -47,6 +47,12 @@ impl Disk {
             .unwrap();
     }
 
+    /// Takes the medium away by emptying its file; the device is told.
+    pub(crate) fn truncate(&self) {
+        OpenOptions::new().write(true).open(&self.file).unwrap().set_len(0).unwrap();
+        self.device.size_from_file().unwrap();
+    }
+
     pub(crate) fn size(&self) -> u64 {
         self.file.metadata().unwrap().len()
     }

@@ -14,9 +14,9 @@ use holdfast_storage::sysfs::Sysfs;
 use holdfast_storage::watch::{Lookout, ProbeFile};
 use holdfast_storage_io::ioctl;
 use holdfast_storage_io::root::Root;
-use nix::libc::EIO;
+use nix::libc::{EIO, EROFS};
 
-use crate::rig::{Disk, Rig, SMALL_MIB, SOON, TestMount, XFS_MIB, run};
+use crate::rig::{Disk, Rig, SMALL_MIB, SOON, TestMount, XFS_MIB, run, run_to_any_end};
 
 /// Longer than any healthy write here, shorter than the patience of a reader of test output.
 const STALL: Duration = Duration::from_secs(1);
@@ -42,14 +42,26 @@ fn state(rig: &Rig) -> FsState {
     Mounts::of_this_process().unwrap().state_at(&rig.spec.mount)
 }
 
-fn a_vanished_disk_fails_the_probe_at_once(filesystem: Filesystem) {
+/// How a disk vanishes.
+#[derive(Clone, Copy)]
+enum Vanish {
+    /// One sector is left, at once. The medium stays whole.
+    Limit,
+    /// The medium is emptied, then the device is told. A write in between makes the medium longer again.
+    Truncate,
+}
+
+fn a_vanished_disk_fails_the_probe_at_once(filesystem: Filesystem, how: Vanish) {
     let (rig, disk, root, device) = volume(filesystem);
     let mut probe = ProbeFile::open(&root).unwrap();
     probe.write().unwrap();
     let lookout = lookout(&rig, &device);
     assert_eq!(look(&lookout), (None, FsState::ReadWrite));
 
-    disk.device.limit_size(512).unwrap();
+    match how {
+        Vanish::Limit => disk.device.limit_size(512).unwrap(),
+        Vanish::Truncate => disk.truncate(),
+    }
     assert!(look(&lookout).0.unwrap().contains("capacity"));
     // An idle engine would go on: reads come from memory.
     assert!(rig.spec.mount.join("pgdata").is_dir());
@@ -62,12 +74,22 @@ fn a_vanished_disk_fails_the_probe_at_once(filesystem: Filesystem) {
 
 #[test]
 fn a_vanished_disk_fails_the_probe_at_once_on_xfs() {
-    a_vanished_disk_fails_the_probe_at_once(Filesystem::Xfs);
+    a_vanished_disk_fails_the_probe_at_once(Filesystem::Xfs, Vanish::Limit);
 }
 
 #[test]
 fn a_vanished_disk_fails_the_probe_at_once_on_ext4() {
-    a_vanished_disk_fails_the_probe_at_once(Filesystem::Ext4);
+    a_vanished_disk_fails_the_probe_at_once(Filesystem::Ext4, Vanish::Limit);
+}
+
+#[test]
+fn a_truncated_disk_fails_the_probe_at_once_on_xfs() {
+    a_vanished_disk_fails_the_probe_at_once(Filesystem::Xfs, Vanish::Truncate);
+}
+
+#[test]
+fn a_truncated_disk_fails_the_probe_at_once_on_ext4() {
+    a_vanished_disk_fails_the_probe_at_once(Filesystem::Ext4, Vanish::Truncate);
 }
 
 #[test]
@@ -82,6 +104,32 @@ fn a_read_only_remount_shows_in_the_mount_table() {
     let (rig, _disk, _root, _) = volume(Filesystem::Ext4);
     assert_eq!(state(&rig), FsState::ReadWrite);
     run("mount", &["-o", "remount,ro", rig.spec.mount.to_str().unwrap()]);
+    assert_eq!(state(&rig), FsState::ReadOnly);
+}
+
+#[test]
+fn an_ext4_that_made_itself_read_only_after_an_error_shows_in_the_mount_table_and_in_the_probe() {
+    let (rig, disk, root, _) = volume(Filesystem::Ext4);
+    let mut probe = ProbeFile::open(&root).unwrap();
+    probe.write().unwrap();
+    assert_eq!(state(&rig), FsState::ReadWrite);
+    // An error as the kernel would find one in the file system's structures.
+    let name = disk.path().file_name().unwrap().to_str().unwrap();
+    std::fs::write(format!("/sys/fs/ext4/{name}/trigger_fs_error"), "1").unwrap();
+    assert_eq!(state(&rig), FsState::ReadOnly);
+    assert_eq!(probe.write().unwrap_err().raw_os_error(), Some(EROFS));
+}
+
+#[test]
+fn a_remount_as_read_only_is_refused_while_the_probe_file_is_open() {
+    let (rig, _disk, root, _) = volume(Filesystem::Ext4);
+    let probe = ProbeFile::open(&root).unwrap();
+    let remount = ["-o", "remount,ro", rig.spec.mount.to_str().unwrap()];
+    let refused = run_to_any_end("mount", &remount);
+    assert!(!refused.status.success(), "EBUSY was expected: the probe can be written");
+    assert_eq!(state(&rig), FsState::ReadWrite);
+    drop(probe);
+    run("mount", &remount);
     assert_eq!(state(&rig), FsState::ReadOnly);
 }
 
