@@ -1,6 +1,5 @@
 //! A running `holdfastd` as seen from outside: its log, its plain HTTP paths and its command line.
 
-use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
@@ -8,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::time::{self, Instant};
+use tokio::time;
 
 use crate::eventually;
 use crate::logs::Logs;
@@ -16,8 +15,6 @@ use crate::node::{CLUSTER, Node};
 use crate::process::{Background, command, run};
 
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-/// `USER_HZ`: 100 on every architecture that we build for.
-const TICKS_PER_SECOND: f64 = 100.0;
 const STOP_WITHIN: Duration = Duration::from_secs(60);
 
 /// Whether clients can write.
@@ -27,23 +24,6 @@ pub enum Serving {
     Yes,
     /// It answers anything else.
     No,
-}
-
-/// What the daemon's process takes of the machine.
-#[derive(Debug, Clone, Copy)]
-pub struct Usage {
-    /// Resident memory.
-    pub resident_mib: u64,
-    cpu_seconds: f64,
-    at: Instant,
-}
-
-impl Usage {
-    /// The share of one core that was used since `before`.
-    #[must_use]
-    pub fn cpu_share_since(&self, before: &Self) -> f64 {
-        (self.cpu_seconds - before.cpu_seconds) / (self.at - before.at).as_secs_f64().max(0.001)
-    }
 }
 
 /// One run of the daemon. Dropping it kills the daemon alone, as a crash would: the engine lives on until the scratch
@@ -95,26 +75,6 @@ impl Daemon {
         self.process.pid()
     }
 
-    /// What it takes of the machine, without its helper and workers.
-    ///
-    /// # Errors
-    /// It is gone.
-    pub fn usage(&self) -> Result<Usage> {
-        let read = |file: &str| {
-            let path = format!("/proc/{}/{file}", self.pid());
-            fs::read_to_string(&path).with_context(|| format!("read {path}"))
-        };
-        let status = read("status")?;
-        let resident =
-            status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS in /proc")?;
-        let kib: u64 = resident.trim().trim_end_matches(" kB").parse().context("read VmRSS")?;
-        // proc(5): fields 14 and 15 are ticks in user and kernel mode; the name in field 2 may hold spaces.
-        let stat = read("stat")?;
-        let after_name = stat.rsplit_once(") ").context("no name in /proc stat")?.1;
-        let ticks = after_name.split(' ').skip(11).take(2).map(str::parse::<f64>).sum::<Result<f64, _>>()?;
-        Ok(Usage { resident_mib: kib / 1024, cpu_seconds: ticks / TICKS_PER_SECOND, at: Instant::now() })
-    }
-
     /// The end of its log, for the message of a failure.
     #[must_use]
     pub fn last_words(&self) -> String {
@@ -156,6 +116,30 @@ impl Daemon {
         holdfast
     }
 
+    /// `holdfast status` as JSON.
+    ///
+    /// # Errors
+    /// It is refused, or answers something else.
+    pub fn status(&self) -> Result<serde_json::Value> {
+        let told = self.holdfast(&["--json", "status"])?;
+        serde_json::from_str(&told).with_context(|| told)
+    }
+
+    /// Waits until everything that is flushed now lies in object storage.
+    ///
+    /// # Errors
+    /// It does not, in time.
+    pub async fn has_shipped_everything(&self, within: Duration) -> Result<()> {
+        let flushed = position(self.node.sql("postgres", "select pg_current_wal_flush_lsn()")?.trim())?;
+        eventually("all of the log shipped", within, async || {
+            let status = self.status()?;
+            let shipped = status["log"]["shipped"].as_str().with_context(|| format!("none: {status}"))?;
+            ensure!(position(shipped)? >= flushed, "shipped only up to {shipped}");
+            Ok(())
+        })
+        .await
+    }
+
     /// Asks `/primary`.
     ///
     /// # Errors
@@ -192,6 +176,12 @@ impl Daemon {
             .await
             .with_context(|| format!("the daemon's log ends with:\n{}", logs.tail(30)))
     }
+}
+
+/// A position as the engine writes it, as a number that can be compared.
+fn position(text: &str) -> Result<u64> {
+    let (high, low) = text.split_once('/').with_context(|| format!("{text:?} is no position"))?;
+    Ok(u64::from_str_radix(high, 16)? << 32 | u64::from_str_radix(low, 16)?)
 }
 
 /// Status and body of `GET path` on loopback.

@@ -1,24 +1,28 @@
 //! The harness of tests that use real parts, and the demo that is made of them.
 //!
 //! * [`scratch`]: a directory that takes everything in it down, also after SIGKILL of the test.
-//! * [`loop_disk`]: disks that vanish and stall.
+//! * [`loop_disk`]: disks that vanish, stall and fail.
 //! * [`weed`]: a real S3 server.
 //! * [`node`] and [`daemon`]: a configured `holdfastd` and its command line.
 //! * [`acked`]: a client that remembers what it was told was committed, and the audit of that memory.
 //! * [`logs`]: a test fails on warnings that it did not expect.
-//! * [`timeline`], [`demo`]: what happened when, told to a person.
+//! * [`pgbench`]: the load. [`footprint`]: what the agent takes of the machine.
+//! * [`timeline`], [`demo`]: what happened when, told to a person. [`bench`](mod@bench): the same as figures.
 //! * [`mod@eventually`]: the one way to wait.
 //!
 //! Not here: anything that the product needs. Nothing depends on this crate.
 
 pub mod acked;
+pub mod bench;
 pub mod daemon;
 pub mod demo;
 pub mod eventually;
+pub mod footprint;
 pub mod installation;
 pub mod logs;
 pub mod loop_disk;
 pub mod node;
+pub mod pgbench;
 pub mod ports;
 pub mod process;
 pub mod scratch;

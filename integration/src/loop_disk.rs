@@ -1,11 +1,14 @@
 //! Disks for tests: loop devices over sparse files, that vanish under whoever uses them, or stall.
 //!
-//! A disk *vanishes* by a size limit of one sector: atomic, and reversible. (Truncating the file races with writes;
-//! detaching does nothing while the device is in use.) A disk *stalls* when the file system that its backing file lies
-//! on is frozen; freezing the file system on the disk itself would stall writes only, and above the device.
+//! A disk *vanishes* by a size limit of one sector: atomic, and reversible. (Detaching does nothing while the device is in
+//! use.) It can also vanish by truncating its file, for good and not atomically: writes in between make the file longer
+//! again, and what they skip reads as zeros. A disk *stalls* when the file system that its backing file lies on is
+//! frozen; freezing the file system on the disk itself would stall writes only, and above the device. A disk *fails* when
+//! the disk below that file system has vanished: it is all there by every sign, and writes end with an input/output
+//! error.
 
-use std::fs::File;
-use std::path::Path;
+use std::fs::{File, OpenOptions};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use holdfast_storage_io::ioctl;
@@ -21,6 +24,7 @@ const ONE_SECTOR: u64 = 512;
 #[derive(Debug)]
 pub struct LoopDisk {
     device: LoopDevice,
+    file: PathBuf,
     // Last: the scratch directory goes when its last user has gone.
     _scratch: Scratch,
 }
@@ -37,7 +41,7 @@ impl LoopDisk {
     fn over(scratch: &Scratch, file: &Path, bytes: u64) -> Result<Self> {
         make_sparse(file, bytes)?;
         let device = LoopDevice::attach(file).with_context(|| format!("attach {}", file.display()))?;
-        Ok(Self { device, _scratch: scratch.clone() })
+        Ok(Self { device, file: file.to_owned(), _scratch: scratch.clone() })
     }
 
     /// Where the device is, e.g. `/dev/loop3`.
@@ -52,6 +56,19 @@ impl LoopDisk {
     /// The kernel's.
     pub fn vanish(&self) -> Result<()> {
         self.device.limit_size(ONE_SECTOR).with_context(|| format!("let {} vanish", self.path().display()))
+    }
+
+    /// Vanishes for good, by emptying its file. Slower than [`Self::vanish`] by the time between the two system calls, in
+    /// which writes can make the device long again.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn truncate(&self) -> Result<()> {
+        let opened = OpenOptions::new().write(true).open(&self.file);
+        opened
+            .and_then(|file| file.set_len(0))
+            .and_then(|()| self.device.size_from_file())
+            .with_context(|| format!("truncate {}", self.path().display()))
     }
 
     /// Undoes [`Self::vanish`].
@@ -83,9 +100,8 @@ impl StallingDisk {
     /// One of the layers cannot be made.
     pub fn blank(scratch: &Scratch, name: &str, bytes: u64) -> Result<Self> {
         let image = scratch.path().join(format!("{name}.outer"));
-        // Room for the disk and for ext4's own structures.
-        make_sparse(&image, bytes + bytes / 8 + (64 << 20))?;
-        run(command("mkfs.ext4").args(["-q", "-m", "0", "-O", "^has_journal"]).arg(&image))?;
+        make_sparse(&image, room_below(bytes))?;
+        make_file_system_below(&image)?;
         let mount = scratch.folder(&format!("{name}.below"))?;
         // Unmounted and detached with the scratch directory.
         run(command("mount").args(["-o", "loop"]).arg(&image).arg(&mount))?;
@@ -122,6 +138,64 @@ impl Drop for FrozenBelow {
         // An error means that it was not frozen.
         drop(ioctl::thaw(&self.file_system));
     }
+}
+
+/// A blank disk that can be made to fail every write without vanishing. Needs root.
+#[derive(Debug)]
+pub struct FailingDisk {
+    // Before what it lies on.
+    disk: LoopDisk,
+    below: LoopDisk,
+}
+
+impl FailingDisk {
+    /// A disk of `bytes` zeros on a file system on a disk of its own, both in `scratch`.
+    ///
+    /// # Errors
+    /// One of the layers cannot be made.
+    pub fn blank(scratch: &Scratch, name: &str, bytes: u64) -> Result<Self> {
+        let below = LoopDisk::blank(scratch, &format!("{name}.outer"), room_below(bytes))?;
+        make_file_system_below(below.path())?;
+        let mount = scratch.folder(&format!("{name}.below"))?;
+        // Unmounted with the scratch directory.
+        run(command("mount").arg(below.path()).arg(&mount))?;
+        let disk = LoopDisk::over(scratch, &mount.join(name), bytes)?;
+        Ok(Self { disk, below })
+    }
+
+    /// The disk on top.
+    #[must_use]
+    pub const fn disk(&self) -> &LoopDisk {
+        &self.disk
+    }
+
+    /// From now on nothing that is written gets through, and what is not cached cannot be read: `EIO`. The device stays,
+    /// with its capacity.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn fail(&self) -> Result<()> {
+        self.below.vanish()
+    }
+
+    /// Undoes [`Self::fail`].
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn work_again(&self) -> Result<()> {
+        self.below.come_back()
+    }
+}
+
+/// Room for a disk of `bytes` and for ext4's own structures.
+const fn room_below(bytes: u64) -> u64 {
+    bytes + bytes / 8 + (64 << 20)
+}
+
+/// Without a journal, which would turn the first failed write into a file system that is read-only.
+fn make_file_system_below(device: &Path) -> Result<()> {
+    run(command("mkfs.ext4").args(["-q", "-m", "0", "-O", "^has_journal"]).arg(device))?;
+    Ok(())
 }
 
 fn make_sparse(file: &Path, bytes: u64) -> Result<()> {

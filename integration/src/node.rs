@@ -99,6 +99,17 @@ impl Node {
         Ok(node)
     }
 
+    /// Adds `line` to `[section]` of the configuration, for what only one test wants. Takes effect with the next start.
+    ///
+    /// # Errors
+    /// There is no such section, or the file cannot be written.
+    pub fn configure(&self, section: &str, line: &str) -> Result<()> {
+        let before = fs::read_to_string(&self.config).context("read the configuration")?;
+        let header = format!("[{section}]\n");
+        let (head, rest) = before.split_once(&header).with_context(|| format!("no [{section}]"))?;
+        fs::write(&self.config, format!("{head}{header}{line}\n{rest}")).context("write the configuration")
+    }
+
     /// The configuration file: docs/configuration.md has every field.
     fn render(&self, spec: &NodeSpec, store: &Weed) -> String {
         let Self { folder, mount, engine, grpc, http, port, directories, run_dir, .. } = self;

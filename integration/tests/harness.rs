@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use holdfast_integration::loop_disk::{LoopDisk, StallingDisk};
+use holdfast_integration::loop_disk::{FailingDisk, LoopDisk, StallingDisk};
 use holdfast_integration::process::{Background, command, run};
 use holdfast_integration::weed::Weed;
 use holdfast_integration::{Scratch, eventually};
@@ -31,6 +31,32 @@ fn a_vanished_disk_refuses_writes_until_it_comes_back_as_root() -> Result<()> {
     ensure!(write_block(disk.path()).is_err(), "a vanished disk took a write");
     disk.come_back()?;
     write_block(disk.path()).context("a disk that came back")
+}
+
+#[test]
+fn a_truncated_disk_refuses_writes_as_root() -> Result<()> {
+    let scratch = Scratch::new()?;
+    let disk = LoopDisk::blank(&scratch, "disk", MIB)?;
+    write_block(disk.path()).context("a disk that is there")?;
+    disk.truncate()?;
+    ensure!(write_block(disk.path()).is_err(), "a truncated disk took a write");
+    Ok(())
+}
+
+#[test]
+fn a_failing_disk_keeps_its_capacity_and_refuses_writes_as_root() -> Result<()> {
+    let scratch = Scratch::new()?;
+    let failing = FailingDisk::blank(&scratch, "disk", 16 * MIB)?;
+    let device = failing.disk().path();
+    let name = device.file_name().context("a device has a name")?;
+    let capacity = || fs::read_to_string(Path::new("/sys/block").join(name).join("size"));
+    let before = capacity()?;
+    write_block(device).context("a disk that works")?;
+    failing.fail()?;
+    let failed = write_block(device).expect_err("a failing disk took a write");
+    ensure!(failed.raw_os_error() == Some(nix::libc::EIO), "{failed}");
+    ensure!(capacity()? == before, "its capacity changed");
+    Ok(())
 }
 
 #[tokio::test]

@@ -7,3 +7,10 @@
 pub mod narrator;
 pub mod outcome;
 pub mod single;
+
+/// The time of day, for what is compared with the daemon's log.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "the daemon's log carries wall-clock time")]
+pub(crate) fn wall_clock() -> std::time::SystemTime {
+    std::time::SystemTime::now()
+}

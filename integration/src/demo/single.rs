@@ -12,14 +12,15 @@ use tokio::time::Instant;
 use crate::acked::{AckedWriter, History};
 use crate::daemon::{Daemon, Serving};
 use crate::demo::narrator::Narrator;
-use crate::demo::outcome;
+use crate::demo::{outcome, wall_clock};
+use crate::footprint::{Lived, PeakWatch, Usage};
 use crate::loop_disk::LoopDisk;
 use crate::node::{CLUSTER, Disks, Node, NodeSpec};
-use crate::process::{Background, command, is_root, run};
+use crate::process::{Background, is_root};
 use crate::scratch::Scratch;
 use crate::timeline::{Timeline, seconds};
 use crate::weed::Weed;
-use crate::{eventually, installation};
+use crate::{eventually, installation, pgbench};
 
 /// Enough for the default scale many times over; the files are sparse.
 const DISK_BYTES: u64 = 8 << 30;
@@ -58,11 +59,27 @@ struct Report {
     vanish_to_gate_closed: f64,
     vanish_to_gate_open: f64,
     vanish_to_first_ack: f64,
+    /// Size of the databases by the life time of the worker.
+    backup_mib_per_second: f64,
+    restore_mib_per_second: f64,
+    /// Memory in MiB that was resident at most.
+    backup_worker_peak_mib: u64,
+    restore_worker_peak_mib: u64,
+    /// Everything else that the agent ran, in the order in which it began.
+    processes: Vec<ProcessFigures>,
     ids_acked: usize,
     ids_lost: usize,
     oldest_lost_before_vanish: f64,
     agent_resident_mib: u64,
     agent_cpu_share: f64,
+}
+
+/// One process of the agent.
+#[derive(Debug, serde::Serialize)]
+struct ProcessFigures {
+    part: String,
+    lived_seconds: f64,
+    peak_mib: u64,
 }
 
 /// Everything on stage. Fields are dropped in this order: the scratch directory, which the others live in, last.
@@ -82,6 +99,7 @@ struct Stage {
 pub async fn play(options: &Options) -> Result<()> {
     let mut narrator = Narrator::begin();
     let mut stage = set_stage(&mut narrator, options).await?;
+    let watch = PeakWatch::start(&stage.node);
     let played = perform(&mut narrator, &mut stage, options).await;
     if played.is_err() {
         return match keep_logs(&stage.node) {
@@ -89,6 +107,8 @@ pub async fn play(options: &Options) -> Result<()> {
             Err(not_kept) => played.with_context(|| format!("logs are lost: {not_kept:#}")),
         };
     }
+    narrator.scene("What the agent's processes took");
+    narrator.show(&stage.report.take_processes(&watch.seen()));
     if let Some(file) = &options.report {
         fs::write(file, serde_json::to_string_pretty(&stage.report)?).context("write the report")?;
     }
@@ -120,6 +140,39 @@ fn keep_logs(node: &Node) -> Result<()> {
         }
     }
     Ok(())
+}
+
+impl Report {
+    /// Takes over what was seen of the agent's processes, and shows it. The first restore worker lands the base; later ones
+    /// serve log.
+    fn take_processes(&mut self, seen: &[Lived]) -> String {
+        let of = |part: &str| seen.iter().find(|lived| lived.part == part);
+        let rate = |lived: &Lived| {
+            f64::from(u32::try_from(self.data_mib).unwrap_or(u32::MAX)) / lived_seconds(lived).max(0.001)
+        };
+        if let Some(backup) = of("worker backup") {
+            (self.backup_mib_per_second, self.backup_worker_peak_mib) =
+                (rate(backup), backup.peak_kib / 1024);
+        }
+        if let Some(restore) = of("worker restore") {
+            (self.restore_mib_per_second, self.restore_worker_peak_mib) =
+                (rate(restore), restore.peak_kib / 1024);
+        }
+        let mut table = String::from("peak MiB     lived  process\n");
+        for lived in seen {
+            let (part, peak_mib, lived_seconds) =
+                (lived.part.clone(), lived.peak_kib / 1024, lived_seconds(lived));
+            table += &format!("{peak_mib:>8}{:>10}  {part}\n", format!("{lived_seconds:.2} s"));
+            self.processes.push(ProcessFigures { part, lived_seconds, peak_mib });
+        }
+        let (backup, restore) = (self.backup_mib_per_second, self.restore_mib_per_second);
+        table += &format!("{} MiB: backup {backup:.0} MiB/s, restore {restore:.0} MiB/s", self.data_mib);
+        table
+    }
+}
+
+fn lived_seconds(lived: &Lived) -> f64 {
+    (lived.last - lived.first).as_secs_f64()
 }
 
 async fn set_stage(narrator: &mut Narrator, options: &Options) -> Result<Stage> {
@@ -171,26 +224,13 @@ async fn put_under_load(
     options: &Options,
 ) -> Result<(Background, AckedWriter)> {
     narrator.scene("Clients write");
-    let scale = options.scale.to_string();
-    run(&mut pgbench(&stage.node, &["--initialize", "--quiet", "--scale", &scale]))?;
-    narrator.say(&format!("pgbench made its tables at scale {scale}"));
-    let load = start_load(&stage.node, options)?;
+    pgbench::make_tables(&stage.node, options.scale)?;
+    narrator.say(&format!("pgbench made its tables at scale {}", options.scale));
+    let load = pgbench::load(&stage.node, options.rate)?;
     let writer = AckedWriter::start(stage.node.client()).await?;
     writes_go_on(&writer).await?;
     narrator.say("pgbench runs; beside it a client notes every id that it was told is committed");
     Ok((load, writer))
-}
-
-fn pgbench(node: &Node, args: &[&str]) -> std::process::Command {
-    let mut pgbench = command(node.engine.join("pgbench"));
-    pgbench.env("PGCONNECT_TIMEOUT", "5").args(args).arg(node.client_url());
-    pgbench
-}
-
-fn start_load(node: &Node, options: &Options) -> Result<Background> {
-    let rate = options.rate.to_string();
-    let args = ["--client", "4", "--jobs", "2", "--time", "3600", "--no-vacuum", "--rate", &rate];
-    Background::start(&mut pgbench(node, &args), &node.folder.join("pgbench.log"))
 }
 
 async fn writes_go_on(writer: &AckedWriter) -> Result<History> {
@@ -213,12 +253,13 @@ async fn back_up(narrator: &mut Narrator, stage: &mut Stage, writer: &AckedWrite
     narrator.say(&format!("holdfast backup create: {}", seconds(began.elapsed())));
     narrator.show(&told);
     narrator.show(&stage.daemon.holdfast(&["backup", "list"])?);
-    let before = stage.daemon.usage()?;
+    let (since, before) = (Instant::now(), Usage::of(stage.daemon.pid())?);
     let history = writes_go_on(writer).await?;
-    let usage = stage.daemon.usage()?;
-    stage.report.agent_resident_mib = usage.resident_mib;
-    stage.report.agent_cpu_share = usage.cpu_share_since(&before);
-    let (resident, share) = (usage.resident_mib, 100.0 * stage.report.agent_cpu_share);
+    let usage = Usage::of(stage.daemon.pid())?;
+    stage.report.agent_resident_mib = usage.resident_kib / 1024;
+    stage.report.agent_cpu_share =
+        (usage.cpu_seconds - before.cpu_seconds) / since.elapsed().as_secs_f64().max(0.001);
+    let (resident, share) = (stage.report.agent_resident_mib, 100.0 * stage.report.agent_cpu_share);
     narrator.say(&format!("{} ids acked so far", history.acked.len()));
     narrator.say(&format!("the agent holds {resident} MiB and takes {share:.1} % of a core"));
     Ok(())
@@ -256,11 +297,6 @@ fn move_directories_away(node: &Node) -> Result<()> {
     let lost = node.folder.join("lost");
     fs::rename(&node.directories, &lost).context("move the volume directories away")?;
     fs::create_dir(&node.directories).context("make room for new volume directories")
-}
-
-#[expect(clippy::disallowed_methods, reason = "the daemon's log carries wall-clock time")]
-fn wall_clock() -> SystemTime {
-    SystemTime::now()
 }
 
 async fn come_back(

@@ -4,24 +4,14 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
-use holdfast_integration::eventually;
 use holdfast_integration::node::Node;
+use holdfast_integration::{eventually, footprint};
 
 use crate::stage::NOTICED_WITHIN;
 
-/// The daemon, its helper and its workers. Zombies, which hold nothing any more, are not among them.
+/// The daemon, its helper and its workers.
 pub(crate) fn of_agent(node: &Node) -> Result<BTreeSet<u32>> {
-    let program = node.programs.join("holdfastd");
-    let mut found = BTreeSet::new();
-    for entry in fs::read_dir("/proc").context("list processes")? {
-        let name = entry.context("list processes")?.file_name();
-        let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
-        // One that has just ended has no program any more.
-        if fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == program) {
-            found.insert(pid);
-        }
-    }
-    Ok(found)
+    Ok(footprint::of_agent(node)?.into_iter().map(|process| process.pid).collect())
 }
 
 /// Waits until none of `pids` is one of this node's any more.

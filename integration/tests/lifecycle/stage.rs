@@ -91,8 +91,7 @@ impl Stage {
 
     /// `holdfast status` as JSON.
     pub(crate) fn status(&self) -> Result<serde_json::Value> {
-        let told = self.daemon()?.holdfast(&["--json", "status"])?;
-        serde_json::from_str(&told).with_context(|| told)
+        self.daemon()?.status()
     }
 
     /// The rule in force, as `(term, version)`.
@@ -123,14 +122,7 @@ impl Stage {
 
     /// Waits until everything that is flushed now lies in object storage.
     pub(crate) async fn everything_is_shipped(&self) -> Result<()> {
-        let flushed = position(self.node.sql("postgres", "select pg_current_wal_flush_lsn()")?.trim())?;
-        eventually("all of the log shipped", NOTICED_WITHIN, async || {
-            let status = self.status()?;
-            let shipped = status["log"]["shipped"].as_str().with_context(|| format!("none: {status}"))?;
-            ensure!(position(shipped)? >= flushed, "shipped only up to {shipped}");
-            Ok(())
-        })
-        .await
+        self.daemon()?.has_shipped_everything(NOTICED_WITHIN).await
     }
 
     /// Stops the writer and compares what it remembers with the table: nothing twice, nothing invented.
@@ -170,10 +162,4 @@ pub(crate) fn lay_out(
         engine: installation::postgres(15)?,
     };
     Node::lay_out(scratch, &spec, store)
-}
-
-/// A position as the engine writes it, as a number that can be compared.
-fn position(text: &str) -> Result<u64> {
-    let (high, low) = text.split_once('/').with_context(|| format!("{text:?} is no position"))?;
-    Ok(u64::from_str_radix(high, 16)? << 32 | u64::from_str_radix(low, 16)?)
 }
