@@ -31,6 +31,14 @@ pub fn weed() -> Result<PathBuf> {
     existing(workspace().join(".cache/tools/weed"), "make tools")
 }
 
+/// The load balancer.
+///
+/// # Errors
+/// It is not installed.
+pub fn haproxy() -> Result<PathBuf> {
+    existing(PathBuf::from("/usr/sbin/haproxy"), "scripts/setup.sh packages")
+}
+
 /// The folder of PostgreSQL's programs of one major version.
 ///
 /// # Errors

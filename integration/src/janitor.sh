@@ -1,8 +1,8 @@
 # Takes down everything that lives in one scratch directory ($1) when standard input closes: when the test drops its
 # guard, and just as well when the test was killed. Runs in a session of its own so that no signal to the test ends it.
 #
-# Nothing outside the directory is touched: processes are matched by naming it or standing in it, mounts and loop
-# devices by lying in it.
+# Nothing outside the directory is touched: processes are matched by naming it, standing in it or being in a network
+# namespace that is kept in it, mounts and loop devices by lying in it.
 scratch=$1
 trap '' HUP INT TERM QUIT
 cat > /dev/null
@@ -11,10 +11,18 @@ mounts() { # newest first
     awk -v below="$scratch/" 'index($5, below) == 1 { print $5 }' /proc/self/mountinfo | tac
 }
 
+inhabitants() { # of network namespaces
+    awk -v below="$scratch/" 'index($5, below) == 1 && $4 ~ /^net:/ { print $4 }' /proc/self/mountinfo |
+        tr -d '[]' | cut -d : -f 2 | while read -r number; do
+        find /proc/[0-9]*/ns/net -maxdepth 0 -lname "net:\\[$number\\]" 2> /dev/null
+    done
+}
+
 processes() { # all but this session
     {
         grep -lsaF -- "$scratch/" /proc/[0-9]*/cmdline
         find /proc/[0-9]*/cwd -maxdepth 0 \( -lname "$scratch" -o -lname "$scratch/*" \) 2> /dev/null
+        inhabitants
     } | cut -d / -f 3 | sort -un | while read -r pid; do
         session=$(sed 's/.*) //' "/proc/$pid/stat" 2> /dev/null | cut -d ' ' -f 4)
         [ "$session" = $$ ] || [ -z "$session" ] || echo "$pid"

@@ -2,7 +2,8 @@
 //!
 //! * [`scratch`]: a directory that takes everything in it down, also after SIGKILL of the test.
 //! * [`loop_disk`]: disks that vanish, stall and fail.
-//! * [`weed`]: a real S3 server.
+//! * [`weed`]: a real S3 server. [`haproxy`]: a real load balancer.
+//! * [`zones`]: three zones whose links can be cut.
 //! * [`node`] and [`daemon`]: a configured `holdfastd` and its command line.
 //! * [`acked`]: a client that remembers what it was told was committed, and the audit of that memory.
 //! * [`logs`]: a test fails on warnings that it did not expect.
@@ -18,6 +19,7 @@ pub mod daemon;
 pub mod demo;
 pub mod eventually;
 pub mod footprint;
+pub mod haproxy;
 pub mod installation;
 pub mod logs;
 pub mod loop_disk;
@@ -28,6 +30,7 @@ pub mod process;
 pub mod scratch;
 pub mod timeline;
 pub mod weed;
+pub mod zones;
 
 pub use eventually::{eventually, throughout};
 pub use scratch::Scratch;

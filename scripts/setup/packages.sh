@@ -2,10 +2,11 @@
 # Debian packages and users. Does nothing when all is there; otherwise needs root.
 #
 # Installing an engine's package would make and start a cluster of its own. It does neither here: a drop-in says
-# `create_main_cluster = false`, and policy-rc.d refuses starts, while the installation runs. Both are put back.
+# `create_main_cluster = false`, and policy-rc.d refuses starts, while the installation runs. Both are put back. The
+# load balancer's package would also start at the next boot: a service that comes by us is switched off.
 set -eu
 
-packages="xfsprogs e2fsprogs util-linux iproute2 postgresql-15 postgresql-contrib patchelf python3-venv gcc libc6-dev curl ca-certificates"
+packages="xfsprogs e2fsprogs util-linux iproute2 nftables haproxy postgresql-15 postgresql-contrib patchelf python3-venv gcc libc6-dev curl ca-certificates"
 
 missing=""
 for package in $packages; do
@@ -50,6 +51,7 @@ if [ -n "$missing" ]; then
     apt-get update -q
     # shellcheck disable=SC2086 # a list of words on purpose
     apt-get install -q -y --no-install-recommends -o Dpkg::Options::=--force-confold $missing
+    case " $missing " in *" haproxy "*) update-rc.d haproxy disable ;; esac
 fi
 
 if [ -n "$need_user" ]; then
