@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use holdfast_storage_io::ioctl;
 use holdfast_storage_io::loopdev::LoopDevice;
+use nix::fcntl::{FallocateFlags, fallocate};
 
 use crate::process::{command, run};
 use crate::scratch::Scratch;
@@ -159,7 +160,14 @@ impl FailingDisk {
         let mount = scratch.folder(&format!("{name}.below"))?;
         // Unmounted with the scratch directory.
         run(command("mount").arg(below.path()).arg(&mount))?;
-        let disk = LoopDisk::over(scratch, &mount.join(name), bytes)?;
+        let file = mount.join(name);
+        let disk = LoopDisk::over(scratch, &file, bytes)?;
+        // Everything is there already, and nothing is kept in between: a write needs the disk below and nothing else.
+        // What is kept in between hangs whoever has to write it out, for ever.
+        let room = i64::try_from(bytes).context("a size")?;
+        let opened = OpenOptions::new().write(true).open(&file).context("open the disk's file")?;
+        fallocate(opened, FallocateFlags::empty(), 0, room).context("make room for the disk")?;
+        disk.device.bypass_cache().context("write directly")?;
         Ok(Self { disk, below })
     }
 
@@ -169,7 +177,7 @@ impl FailingDisk {
         &self.disk
     }
 
-    /// From now on nothing that is written gets through, and what is not cached cannot be read: `EIO`. The device stays,
+    /// From now on nothing that is written gets through, and nothing can be read but from caches above: `EIO`. The device stays,
     /// with its capacity.
     ///
     /// # Errors

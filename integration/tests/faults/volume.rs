@@ -7,12 +7,12 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use holdfast_integration::Scratch;
 use holdfast_integration::acked::AckedWriter;
 use holdfast_integration::daemon::Serving;
 use holdfast_integration::demo::outcome;
 use holdfast_integration::loop_disk::FailingDisk;
 use holdfast_integration::process::{command, run};
+use holdfast_integration::{Scratch, eventually, footprint};
 use tokio::time::Instant;
 
 use crate::stage::{DISK_BYTES, SOON, Stage, acks, audited};
@@ -67,7 +67,7 @@ async fn read_only(stage: &Stage) -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_disk_that_fails_every_write_is_fenced_and_explained_as_root() -> Result<()> {
+async fn a_disk_that_fails_every_write_is_fenced_and_mounted_afresh_when_it_works_as_root() -> Result<()> {
     let scratch = Scratch::new()?;
     let failing = FailingDisk::blank(&scratch, "failing", DISK_BYTES)?;
     let stage = Stage::over(&scratch, vec![], &[failing.disk()]).await?;
@@ -83,7 +83,18 @@ async fn fail(stage: &Stage, failing: &FailingDisk) -> Result<()> {
     agent.becomes(Serving::No, NOTICED_WITHIN).await?;
     let explained = agent.holdfast(&["explain"])?;
     ensure!(explained.contains("disk"), "{explained}");
-    drop(writer);
+    eventually("an end of everything that touched the disk", SOON, async || {
+        let parts: Vec<String> = footprint::of_agent(&stage.node)?.into_iter().map(|one| one.part).collect();
+        ensure!(!parts.iter().any(|part| part == "op"), "{parts:?}");
+        Ok(())
+    })
+    .await?;
+
+    failing.work_again()?;
+    agent.becomes(Serving::Yes, SOON).await?;
+    acks(&writer, 50).await?;
+    let audit = audited(writer).await?;
+    ensure!(audit.lost.is_empty(), "acked ids lost: {:?}", audit.lost);
     agent.stop().await
 }
 

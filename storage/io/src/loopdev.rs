@@ -68,6 +68,7 @@ mod raw {
     nix::ioctl_write_ptr_bad!(loop_set_status64, 0x4C04, LoopInfo64);
     nix::ioctl_read_bad!(loop_get_status64, 0x4C05, LoopInfo64);
     nix::ioctl_none_bad!(loop_set_capacity, 0x4C07);
+    nix::ioctl_write_int_bad!(loop_set_direct_io, 0x4C08);
     nix::ioctl_write_ptr_bad!(loop_configure, 0x4C0A, LoopConfig);
     nix::ioctl_none_bad!(loop_ctl_get_free, 0x4C82);
 }
@@ -166,6 +167,18 @@ impl LoopDevice {
         let device = self.open()?;
         // SAFETY: takes no argument.
         unsafe { raw::loop_set_capacity(device.as_raw_fd()) }?;
+        Ok(())
+    }
+
+    /// Has reads and writes go past the page cache of the file system that the file lies on (`LOOP_SET_DIRECT_IO`): its
+    /// errors come back at once, and nothing is left behind that can only be written there.
+    ///
+    /// # Errors
+    /// The kernel's, `EINVAL` if that file system cannot.
+    pub fn bypass_cache(&self) -> io::Result<()> {
+        let device = self.open()?;
+        // SAFETY: takes a number.
+        unsafe { raw::loop_set_direct_io(device.as_raw_fd(), 1) }?;
         Ok(())
     }
 
