@@ -1,6 +1,6 @@
 //! An engine in memory, for simulation: a log that is a counter, a list of rules, a gate.
 //!
-//! A plain struct whose fields a test sets: `running` and `answers` are its faults. It keeps what a real engine keeps
+//! A plain struct whose fields a test sets: `running`, `answers` and `hangs` are its faults. It keeps what a real engine keeps
 //! over a crash and drops the rest.
 
 use async_trait::async_trait;
@@ -22,6 +22,8 @@ pub struct Fake {
     pub running: bool,
     /// Whether it answers; a frozen engine runs and does not.
     pub answers: bool,
+    /// Whether questions are never answered, not even by an error.
+    pub hangs: bool,
     /// The term of its data.
     pub term: Term,
     /// Durable log.
@@ -56,6 +58,7 @@ impl Fake {
         Self {
             running: false,
             answers: true,
+            hangs: false,
             term: Term::FIRST,
             flushed: Flushed::alone(Lsn::from_offset(RECORD_BYTES)),
             rules: Vec::new(),
@@ -103,6 +106,9 @@ impl Default for Fake {
 #[async_trait]
 impl Engine for Fake {
     async fn status(&mut self) -> Result<EngineStatus, EngineError> {
+        if self.hangs {
+            std::future::pending::<()>().await;
+        }
         self.check("read the engine's status")?;
         Ok(EngineStatus {
             version: "0.0".to_owned(),

@@ -10,7 +10,7 @@
 //! Invariants, each a test in `tests`:
 //! * `a_marker_is_written_once_a_start_and_the_gate_opens_when_it_is_acked` (I2).
 //! * `a_new_process_starts_closed_again`.
-//! * `an_unhealthy_disk_closes_an_open_gate`.
+//! * `an_unhealthy_disk_closes_an_open_gate`, and `an_unsafe_disk_is_told_before_the_engine_is_asked`.
 //! * `nothing_is_written_under_a_higher_promise` (I3).
 //! * `an_adopted_engine_keeps_its_clients`.
 //! * `an_adopted_engine_stays_open_while_its_volume_is_looked_up`.
@@ -139,6 +139,12 @@ impl<E: Engine> GateLoop<E> {
             report = GateReport { process: orders.process, ..GateReport::unknown() };
             self.applied = None;
             self.marker = Marker::Due;
+        }
+        if orders.member.is_some() && !orders.disk_healthy {
+            // Load balancers and whoever holds the gate hear it before the engine does: one whose file system is gone can
+            // let a query hang, and is stopped next whatever it answers.
+            report.gate = Gate::Closed { why: orders.hold.unwrap_or(GateClosed::DiskUnsafe) };
+            self.publish(report.clone());
         }
         let step = if orders.process.is_some() { self.step(orders, &mut report).await } else { Ok(()) };
         if orders.process.is_none() {

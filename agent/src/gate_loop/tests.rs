@@ -106,6 +106,20 @@ async fn an_unhealthy_disk_closes_an_open_gate() {
 }
 
 #[tokio::test]
+async fn an_unsafe_disk_is_told_before_the_engine_is_asked() {
+    let mut world = World::new();
+    world.settle(&orders()).await;
+    world.gate.engine.hangs = true;
+    let sick = GateOrders { disk_healthy: false, ..orders() };
+    let World { mut gate, mut report, .. } = world;
+    let unsafe_disk = Gate::Closed { why: GateClosed::DiskUnsafe };
+    tokio::select! {
+        _ = gate.turn(&sick) => panic!("the engine hangs, and so does the turn"),
+        told = report.wait_for(|report| report.gate == unsafe_disk) => assert!(told.is_ok()),
+    }
+}
+
+#[tokio::test]
 async fn an_adopted_engine_keeps_its_clients() {
     let mut world = World::new();
     world.gate.engine.gate = OPEN;
