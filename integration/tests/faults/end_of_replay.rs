@@ -104,14 +104,20 @@ impl Server {
             Ok(())
         })
         .await?;
+        // So that it forks nobody after its children were listed.
+        run(command("kill").args(["-STOP", &postmaster]))?;
         let children = run(command("pgrep").args(["--parent", &postmaster]))?;
         Ok(Self { postmaster, children: children.lines().map(str::to_owned).collect() })
     }
 
     /// All of it at once, as a lost machine would.
     async fn kill(self) -> Result<()> {
+        run(command("kill").args(["-KILL", &self.postmaster]))?;
+        for child in &self.children {
+            // One that has ended meanwhile, like a login that was refused, is as good; that all are gone is seen below.
+            drop(run(command("kill").args(["-KILL", child])));
+        }
         let all: Vec<String> = std::iter::once(self.postmaster).chain(self.children).collect();
-        run(command("kill").arg("-KILL").args(&all))?;
         eventually("the end of the server", KILLED_WITHIN, async || {
             let left: Vec<_> = all.iter().filter(|pid| Path::new("/proc").join(pid).exists()).collect();
             ensure!(left.is_empty(), "{left:?} still run");
