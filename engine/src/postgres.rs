@@ -5,10 +5,13 @@
 //! * What the agent asks over SQL: [`session`], [`backup`]; [`rule_ack`] judges the answers.
 //! * What the agent reads as bytes: [`wal`], [`control`], [`page`], [`files`].
 //! * What a restore needs: [`recovery`].
+//! * Replication: [`links`] renders it, [`members`] admits and removes, [`standby`] recruits, promotes and follows, and
+//!   [`breach`] says when the promise was broken from within.
 //! * [`Postgres`] joins them behind [`crate::Engine`].
 
 pub mod argv;
 pub mod backup;
+pub mod breach;
 pub mod config;
 pub mod control;
 mod driver;
@@ -16,10 +19,13 @@ pub mod files;
 pub mod gate;
 pub mod hba;
 pub mod layout;
+pub mod links;
+pub mod members;
 pub mod page;
 pub mod recovery;
 pub mod rule_ack;
 pub mod session;
+pub mod standby;
 pub mod sync;
 pub mod version;
 pub mod wal;

@@ -7,6 +7,7 @@ use std::fs;
 
 use holdfast_engine::postgres::gate::{Files, GateError, install, settle};
 use holdfast_engine::postgres::hba::ClientRule;
+use holdfast_engine::postgres::links::Links;
 use holdfast_engine::postgres::{Postgres, SyncStandbys};
 use holdfast_engine::{Engine, EngineError};
 use holdfast_model::Term;
@@ -62,7 +63,7 @@ async fn a_read_only_gate_lets_clients_read() {
 async fn a_file_that_the_server_does_not_like_is_an_error_not_a_closed_gate(major: u32) {
     let (mut server, mut postgres) = server_with_app(major).await;
     postgres.apply_gate(&OPEN, &SyncStandbys::Alone).await.unwrap();
-    let files = server.setup.files(&CLOSED, &SyncStandbys::Alone, &Default::default()).unwrap();
+    let files = server.setup.files(&CLOSED, &SyncStandbys::Alone, &Links::default()).unwrap();
     let broken = Files { hba: format!("{}nonsense\n", files.hba), ..files };
     install(&server.setup.layout, &broken).unwrap();
     let session = server.session().await;
@@ -107,8 +108,8 @@ async fn alter_system_is_refused_where_postgres_can() {
 async fn installing_the_same_files_again_writes_nothing() {
     let server = Server::empty(15);
     let path = server.setup.layout.hba_file();
-    server.install(&CLOSED, &Default::default());
+    server.install(&CLOSED);
     let before = fs::metadata(&path).unwrap().modified().unwrap();
-    server.install(&CLOSED, &Default::default());
+    server.install(&CLOSED);
     assert_eq!(fs::metadata(&path).unwrap().modified().unwrap(), before);
 }

@@ -108,18 +108,18 @@ impl Lost {
 /// A fresh server folder with the base, the shipped log beside it, and a fetch program that answers `missing` for
 /// what is not there. Restores term 1 into term `to`.
 fn restore(lost: &Lost, major: u32, missing: u8, to: u32) -> Server {
-    let server = Server::empty(major);
+    let mut server = Server::empty(major);
     let archive = server.dir.path().join("archive");
     engine_folder(&archive);
     for (name, bytes) in lost.shipped() {
         write(&archive.join(name), &bytes);
     }
-    let data = &server.setup.layout.data_dir;
+    let data = server.setup.layout.data_dir.clone();
     for folder in NEEDED_DIRS {
-        make_folders(data, folder);
+        make_folders(&data, folder);
     }
     for (name, bytes) in &lost.base {
-        make_folders(data, name.rsplit_once('/').map_or("", |(folder, _)| folder));
+        make_folders(&data, name.rsplit_once('/').map_or("", |(folder, _)| folder));
         write(&data.join(name), bytes);
     }
     write(&data.join("backup_label"), lost.end.label.as_bytes());
@@ -134,7 +134,8 @@ fn restore(lost: &Lost, major: u32, missing: u8, to: u32) -> Server {
     for file in recovery.files().unwrap() {
         write(&data.join(&file.path), file.content.as_bytes());
     }
-    server.install(&support::CLOSED, &recovery.settings().unwrap());
+    server.recovery = recovery.settings().unwrap();
+    server.install(&support::CLOSED);
     server
 }
 

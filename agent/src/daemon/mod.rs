@@ -17,6 +17,7 @@ use std::time::Duration;
 use anyhow::Context;
 use holdfast_backup::repository::Location;
 use holdfast_engine::postgres::hba::ClientRule;
+use holdfast_engine::postgres::links::Links;
 use holdfast_engine::postgres::{Deadlines, Layout, Postgres, Setup, Version};
 use holdfast_model::ByteCount;
 use holdfast_model::status::{
@@ -87,7 +88,7 @@ pub fn check(config: &Config) -> anyhow::Result<()> {
     let setup = setup(config)?;
     let nobody = holdfast_engine::postgres::SyncStandbys::Nobody;
     let closed = Gate::Closed { why: GateClosed::Starting };
-    setup.files(&closed, &nobody, &std::collections::BTreeMap::new()).map_err(|errors| {
+    setup.files(&closed, &nobody, &Links::default()).map_err(|errors| {
         let all: Vec<String> = errors.iter().map(|err| format!("\n  - engine.settings: {err}")).collect();
         anyhow::anyhow!(
             "configuration {} has {} problem(s):{}",
@@ -136,6 +137,7 @@ fn setup(config: &Config) -> anyhow::Result<Setup> {
         cluster: config.cluster.clone(),
         agent_users: vec![config.daemon.user.clone(), config.engine.user.clone(), own_user()],
         clients: clients.into_iter().filter_map(Result::ok).collect(),
+        tls: None,
         settings: config.engine.settings.iter().cloned().collect(),
         slot_log_max: SLOT_LOG_MAX,
         deadlines: Deadlines::default(),

@@ -10,6 +10,7 @@ use holdfast_agent_decide::Action;
 use holdfast_engine::postgres::SyncStandbys;
 use holdfast_engine::postgres::config::ConfigError;
 use holdfast_engine::postgres::gate::{self as gate_files, InstallError};
+use holdfast_engine::postgres::links::Links;
 use holdfast_engine::postgres::recovery::RecoveryError;
 use holdfast_model::ByteCount;
 use holdfast_model::status::{Gate, GateClosed, OperationKind};
@@ -193,7 +194,7 @@ impl Reconciler {
         };
         let setup = &self.node.setup;
         let gate = Gate::Closed { why: GateClosed::Starting };
-        let files = setup.files(&gate, &SyncStandbys::Nobody, &BTreeMap::new()).map_err(ActError::Render)?;
+        let files = setup.files(&gate, &SyncStandbys::Nobody, &Links::default()).map_err(ActError::Render)?;
         gate_files::install(&setup.layout, &files)?;
         let launch = setup.launch().map_err(|err| ActError::Render(vec![err]))?;
         // On the command line they last exactly as long as this server: what is taken out of a file while a server runs

@@ -36,7 +36,8 @@ pub fn initdb(layout: &Layout) -> Launch {
 pub fn postgres(settings: &Settings<'_>) -> Result<Launch, ConfigError> {
     let pinned = config::pinned(settings)?;
     let launch = with_config(settings.layout, "postgres");
-    Ok(pinned.iter().fold(launch, |launch, (name, value)| launch.setting(name, value)))
+    let launch = pinned.iter().fold(launch, |launch, (name, value)| launch.setting(name, value));
+    Ok(config::NO_RESTORE.iter().fold(launch, |launch, (name, value)| launch.setting(name, value)))
 }
 
 /// Makes the server read its configuration and print one setting: an error on stderr names what it does not like.

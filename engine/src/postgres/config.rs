@@ -25,6 +25,7 @@ use holdfast_model::{ByteCount, ClusterName};
 pub use owned::owned_reason;
 
 use super::layout::path_text;
+use super::links::{Links, Tls};
 use super::{Layout, SyncStandbys, Version};
 
 /// Everything that the file says.
@@ -43,8 +44,10 @@ pub struct Settings<'a> {
     pub read_only: bool,
     /// Log that a replication slot may hold back (`max_slot_wal_keep_size`), so that a lost peer cannot fill the disk.
     pub slot_log_max: ByteCount,
-    /// Restore settings from [`super::recovery`]; empty otherwise.
-    pub recovery: &'a BTreeMap<&'static str, String>,
+    /// Certificates for replication; without them nobody replicates.
+    pub tls: Option<&'a Tls>,
+    /// Whom it replicates with.
+    pub links: &'a Links,
     /// The operator's `[engine] settings`.
     pub user: &'a BTreeMap<String, String>,
 }
@@ -84,6 +87,12 @@ pub enum ConfigError {
         /// The path.
         path: PathBuf,
     },
+    /// Members are told apart by their certificates.
+    #[error("replication needs certificates: set [tls]")]
+    NoTls,
+    /// An empty list wakes every waiter as if it had been acked, and a standby may be promoted at any time.
+    #[error("a server that follows another one must not have an empty ack list")]
+    OpenStandby,
 }
 
 /// Renders the whole file.
@@ -92,7 +101,8 @@ pub enum ConfigError {
 /// Every [`ConfigError`] at once.
 pub fn render(settings: &Settings<'_>) -> Result<String, Vec<ConfigError>> {
     let mut errors = Vec::new();
-    let user = check_user(settings.user, &mut errors);
+    let user = check_user(settings, &mut errors);
+    check_links(settings, &mut errors);
     let own = match pinned(settings) {
         Ok(own) => own,
         Err(err) => {
@@ -101,11 +111,10 @@ pub fn render(settings: &Settings<'_>) -> Result<String, Vec<ConfigError>> {
         }
     };
     let own = own.into_iter().chain(changing(settings));
-    let recovery = settings.recovery.iter().map(|(name, value)| (*name, value.clone()));
 
     let mut out =
         String::from("# Written by holdfast; changes are overwritten. Set your own in [engine] settings.\n");
-    for (name, value) in own.chain(recovery) {
+    for (name, value) in own {
         push(&mut out, name, &value, &mut errors);
     }
     out.push_str("\n# [engine] settings\n");
@@ -130,29 +139,57 @@ pub fn pinned(settings: &Settings<'_>) -> Result<Vec<(&'static str, String)>, Co
     own.push(("listen_addresses", layout.listen.clone()));
     own.push(("port", layout.port.to_string()));
     own.push(("cluster_name", settings.cluster.to_string()));
+    if let Some(tls) = settings.tls {
+        own.push(("ssl", "on".to_owned()));
+        own.push(("ssl_cert_file", text(tls.cert.clone())?));
+        own.push(("ssl_key_file", text(tls.key.clone())?));
+        own.push(("ssl_ca_file", text(tls.ca.clone())?));
+    }
     if settings.version.major >= 17 {
         own.push(("allow_alter_system", "off".to_owned()));
     }
     Ok(own)
 }
 
+/// Settings for the command line alone: a restore names its timeline and its fetch program after them, and the last one
+/// counts. Everything else follows whatever its upstream promotes to, and never reads a repository that another branch may
+/// have written to (DESIGN section 4).
+pub(super) const NO_RESTORE: [(&str, &str); 2] =
+    [("restore_command", ""), ("recovery_target_timeline", "latest")];
+
 /// The agent's settings that a reload may change.
-fn changing(settings: &Settings<'_>) -> [(&'static str, String); 3] {
+fn changing(settings: &Settings<'_>) -> [(&'static str, String); 5] {
     let read_only = if settings.read_only { "on" } else { "off" };
+    let upstream = settings.links.upstream.as_ref().zip(settings.tls);
     [
+        // Always there: what is taken out of a file would fall back to what `ALTER SYSTEM` set.
+        ("primary_conninfo", upstream.map_or_else(String::new, |(upstream, tls)| upstream.conninfo(tls))),
+        ("primary_slot_name", upstream.map_or_else(String::new, |(upstream, _)| upstream.slot_name())),
         ("synchronous_standby_names", settings.sync.render()),
         ("default_transaction_read_only", read_only.to_owned()),
         ("max_slot_wal_keep_size", format!("{}MB", settings.slot_log_max.bytes() >> 20)),
     ]
 }
 
-fn check_user(given: &BTreeMap<String, String>, errors: &mut Vec<ConfigError>) -> BTreeMap<String, String> {
+/// What is put together wrongly, whoever did it.
+fn check_links(settings: &Settings<'_>, errors: &mut Vec<ConfigError>) {
+    let Links { peers, upstream } = settings.links;
+    if settings.tls.is_none() && (upstream.is_some() || !peers.is_empty()) {
+        errors.push(ConfigError::NoTls);
+    }
+    if upstream.is_some() && settings.sync.render().is_empty() {
+        errors.push(ConfigError::OpenStandby);
+    }
+}
+
+fn check_user(settings: &Settings<'_>, errors: &mut Vec<ConfigError>) -> BTreeMap<String, String> {
     let mut checked = BTreeMap::new();
-    for (name, value) in given {
+    for (name, value) in settings.user {
         let lower = name.to_ascii_lowercase();
+        let own_tls = settings.tls.and_then(|_| owned::tls_reason(&lower));
         if !is_name(&lower) {
             errors.push(ConfigError::Name { name: name.clone() });
-        } else if let Some(reason) = owned_reason(&lower) {
+        } else if let Some(reason) = owned_reason(&lower).or(own_tls) {
             errors.push(ConfigError::Owned { name: name.clone(), reason });
         } else if checked.insert(lower.clone(), value.clone()).is_some() {
             errors.push(ConfigError::Twice { name: lower });

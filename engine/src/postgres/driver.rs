@@ -11,6 +11,7 @@ use super::backup::{BackupEnd, BackupError, BackupSession};
 use super::config::{self, ConfigError, Settings};
 use super::gate::{self, Files, GateError};
 use super::hba::{self, ClientRule};
+use super::links::{Links, Peer, Tls};
 use super::rule_ack::Flushed;
 use super::session::clients::TerminateError;
 use super::session::rules::RuleError;
@@ -48,6 +49,8 @@ pub struct Setup {
     pub agent_users: Vec<String>,
     /// The operator's lines for clients.
     pub clients: Vec<ClientRule>,
+    /// Certificates for replication; without them nobody replicates.
+    pub tls: Option<Tls>,
     /// The operator's settings.
     pub settings: BTreeMap<String, String>,
     /// Log that a replication slot may hold back.
@@ -57,39 +60,29 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// Renders the three files for `gate` and `sync`; `recovery` comes from [`super::recovery`], or is empty.
+    /// Renders the three files for `gate`, `sync` and `links`.
     ///
     /// # Errors
     /// Every [`ConfigError`] at once.
-    pub fn files(
-        &self,
-        gate: &Gate,
-        sync: &SyncStandbys,
-        recovery: &BTreeMap<&'static str, String>,
-    ) -> Result<Files, Vec<ConfigError>> {
+    pub fn files(&self, gate: &Gate, sync: &SyncStandbys, links: &Links) -> Result<Files, Vec<ConfigError>> {
         let users: Vec<&str> = self.agent_users.iter().map(String::as_str).collect();
         Ok(Files {
-            config: config::render(&self.settings(gate, sync, recovery))?,
-            hba: hba::render(gate, &self.clients),
-            ident: hba::render_ident(&users),
+            config: config::render(&self.settings(gate, sync, links))?,
+            hba: hba::render(gate, &links.peers, &self.clients),
+            ident: hba::render_ident(&users, &links.peers),
         })
     }
 
-    /// The server's command line. The files must have been installed.
+    /// The server's command line. The files must have been installed. A restore appends its settings.
     ///
     /// # Errors
     /// [`ConfigError::Path`].
     pub fn launch(&self) -> Result<Launch, ConfigError> {
         let closed = Gate::Closed { why: holdfast_model::status::GateClosed::Starting };
-        argv::postgres(&self.settings(&closed, &SyncStandbys::Nobody, &BTreeMap::new()))
+        argv::postgres(&self.settings(&closed, &SyncStandbys::Nobody, &Links::default()))
     }
 
-    fn settings<'a>(
-        &'a self,
-        gate: &Gate,
-        sync: &'a SyncStandbys,
-        recovery: &'a BTreeMap<&'static str, String>,
-    ) -> Settings<'a> {
+    fn settings<'a>(&'a self, gate: &Gate, sync: &'a SyncStandbys, links: &'a Links) -> Settings<'a> {
         Settings {
             layout: &self.layout,
             version: self.version,
@@ -97,7 +90,8 @@ impl Setup {
             sync,
             read_only: matches!(gate, Gate::ReadOnly { .. }),
             slot_log_max: self.slot_log_max,
-            recovery,
+            tls: self.tls.as_ref(),
+            links,
             user: &self.settings,
         }
     }
@@ -107,6 +101,7 @@ impl Setup {
 #[derive(Debug)]
 pub struct Postgres {
     setup: Setup,
+    links: Links,
     session: Option<(Session, ServerFacts)>,
     backup: Option<BackupSession>,
 }
@@ -115,13 +110,18 @@ impl Postgres {
     /// A server that was not talked to yet.
     #[must_use]
     pub const fn new(setup: Setup) -> Self {
-        Self { setup, session: None, backup: None }
+        Self { setup, links: Links { peers: Vec::new(), upstream: None }, session: None, backup: None }
     }
 
     /// What is fixed for this server.
     #[must_use]
     pub const fn setup(&self) -> &Setup {
         &self.setup
+    }
+
+    /// Who may replicate from this server, from the next change of the gate on.
+    pub fn set_peers(&mut self, peers: Vec<Peer>) {
+        self.links.peers = peers;
     }
 
     /// The open session, or a new one when there is none or it is spoilt.
@@ -185,7 +185,7 @@ impl Engine for Postgres {
         if self.status().await?.in_recovery {
             return Err(EngineError::Order("apply the gate: the server still recovers"));
         }
-        let render = self.setup.files(gate, sync, &BTreeMap::new());
+        let render = self.setup.files(gate, sync, &self.links);
         let files = render.map_err(|errors| refused(doing, RenderError(errors)))?;
         gate::install(&self.setup.layout, &files).map_err(|err| refused(doing, err))?;
         let layout = self.setup.layout.clone();

@@ -130,14 +130,7 @@ pub async fn settle(
     gate: &Gate,
     sync: &SyncStandbys,
 ) -> Result<(), GateError> {
-    let before = session.status().await.map_err(GateError::Session)?.conf_loaded;
-    session.reload().await.map_err(GateError::Session)?;
-    let reloaded = wait_for_reload(session, before).await;
-    let errors = session.file_errors().await.map_err(GateError::Session)?;
-    if !errors.is_empty() {
-        return Err(GateError::Files(errors));
-    }
-    reloaded?;
+    reload(session).await?;
     let read_only = if matches!(gate, Gate::ReadOnly { .. }) { "on" } else { "off" };
     check_setting(session, "synchronous_standby_names", &sync.render()).await?;
     check_setting(session, "default_transaction_read_only", read_only).await?;
@@ -149,12 +142,23 @@ pub async fn settle(
     }
 }
 
-async fn wait_for_reload(session: &Session, before: ConfLoaded) -> Result<(), GateError> {
+/// Makes the server read the installed files, sees that it did, and that it likes them. Returns when: every process that
+/// started later has read them.
+pub(super) async fn reload(session: &Session) -> Result<ConfLoaded, GateError> {
+    let before = session.status().await.map_err(GateError::Session)?.conf_loaded;
+    session.reload().await.map_err(GateError::Session)?;
+    let reloaded = wait_for_reload(session, before).await;
+    let errors = session.file_errors().await.map_err(GateError::Session)?;
+    if errors.is_empty() { reloaded } else { Err(GateError::Files(errors)) }
+}
+
+async fn wait_for_reload(session: &Session, before: ConfLoaded) -> Result<ConfLoaded, GateError> {
     let deadline = session.deadline();
     let until = Instant::now() + deadline;
     loop {
-        if session.status().await.map_err(GateError::Session)?.conf_loaded > before {
-            return Ok(());
+        let loaded = session.status().await.map_err(GateError::Session)?.conf_loaded;
+        if loaded > before {
+            return Ok(loaded);
         }
         if Instant::now() >= until {
             return Err(GateError::NotReloaded(deadline));
@@ -163,7 +167,11 @@ async fn wait_for_reload(session: &Session, before: ConfLoaded) -> Result<(), Ga
     }
 }
 
-async fn check_setting(session: &Session, name: &'static str, expected: &str) -> Result<(), GateError> {
+pub(super) async fn check_setting(
+    session: &Session,
+    name: &'static str,
+    expected: &str,
+) -> Result<(), GateError> {
     let found = session.setting(name).await.map_err(GateError::Session)?;
     if found == expected {
         Ok(())

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 pub const SUPERUSER: &str = "holdfast";
 /// A role without rights that only proves whether a login is let through; see [`super::gate`].
 pub const PROBE_ROLE: &str = "holdfast_probe";
+/// The group of all members' roles, which no client rule reaches; see [`super::members`].
+pub const MEMBERS_ROLE: &str = "holdfast_members";
 /// The database that the agent connects to. Always there: initdb makes it, and it is never a template.
 pub const DATABASE: &str = "postgres";
 

@@ -74,7 +74,7 @@ pub enum RecoveryError {
 const PLACEHOLDERS_MAX: u32 = 10_000;
 
 impl Recovery {
-    /// Settings for [`super::config::Settings::recovery`].
+    /// Settings to append to the server's command line for this one start.
     ///
     /// # Errors
     /// [`RecoveryError`].

@@ -23,7 +23,8 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, Config, NoTls, Row};
 
 use super::Layout;
 use super::layout::{DATABASE, SUPERUSER};
@@ -174,6 +175,26 @@ impl Session {
         self.within("ping", self.client.batch_execute("")).await
     }
 
+    /// Asks for exactly one row, with the session's own deadline.
+    pub(crate) async fn row(
+        &self,
+        doing: &'static str,
+        sql: &str,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<Row, SessionError> {
+        self.within(doing, self.client.query_one(sql, parameters)).await
+    }
+
+    /// Asks for any number of rows, with the session's own deadline.
+    pub(crate) async fn rows(
+        &self,
+        doing: &'static str,
+        sql: &str,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, SessionError> {
+        self.within(doing, self.client.query(sql, parameters)).await
+    }
+
     /// Runs one exchange with the session's own deadline.
     pub(crate) async fn within<T>(
         &self,
@@ -192,6 +213,22 @@ impl Session {
     ) -> Result<T, SessionError> {
         match timeout(deadline, exchange).await {
             Ok(answer) => answer.map_err(|source| SessionError::of(doing, source)),
+            Err(_) => Err(self.late(doing, deadline)),
+        }
+    }
+
+    /// Runs statements that write, in one transaction that waits for nobody's ack and is rolled back whole on an error.
+    pub(crate) async fn transact(&mut self, doing: &'static str, sql: &str) -> Result<(), SessionError> {
+        let deadline = self.deadline;
+        let made = timeout(deadline, async {
+            // An explicit transaction object, so that an error rolls back instead of leaving the session aborted.
+            let transaction = self.client.build_transaction().read_only(false).start().await?;
+            transaction.batch_execute("SET LOCAL synchronous_commit = local").await?;
+            transaction.batch_execute(sql).await?;
+            transaction.commit().await
+        });
+        match made.await {
+            Ok(made) => made.map_err(|source| SessionError::of(doing, source)),
             Err(_) => Err(self.late(doing, deadline)),
         }
     }

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use holdfast_engine::Launch;
 use holdfast_engine::postgres::gate::install;
+use holdfast_engine::postgres::links::Links;
 use holdfast_engine::postgres::session::Session;
 use holdfast_engine::postgres::{Deadlines, Layout, Setup, SyncStandbys, Version, argv};
 use holdfast_model::status::{Gate, GateClosed};
@@ -31,6 +32,9 @@ const DEADLINE: Duration = Duration::from_secs(60);
 
 pub(crate) struct Server {
     pub(crate) setup: Setup,
+    pub(crate) links: Links,
+    /// Appended to the command line, as a restore does.
+    pub(crate) recovery: BTreeMap<&'static str, String>,
     pub(crate) dir: TempDir,
     child: Option<Child>,
 }
@@ -52,7 +56,7 @@ pub(crate) fn bin_dir(major: u32) -> PathBuf {
     clippy::disallowed_methods,
     reason = "tests start the processes that the helper starts in production"
 )]
-fn command(launch: &Launch) -> Command {
+pub(crate) fn command(launch: &Launch) -> Command {
     let mut command = if geteuid().is_root() {
         let mut command = Command::new("/usr/bin/setpriv");
         command.args(["--reuid=postgres", "--regid=postgres", "--init-groups", "--no-new-privs", "--"]);
@@ -119,11 +123,12 @@ impl Server {
             cluster: "orders".parse().unwrap(),
             agent_users: vec![me, "postgres".to_owned()],
             clients: Vec::new(),
+            tls: None,
             settings: BTreeMap::from([("shared_buffers".to_owned(), "16MB".to_owned())]),
             slot_log_max: ByteCount::gib(1),
             deadlines: Deadlines { query: Duration::from_secs(20), backup_start: DEADLINE },
         };
-        Self { setup, dir, child: None }
+        Self { setup, links: Links::default(), recovery: BTreeMap::new(), dir, child: None }
     }
 
     /// Initialised and answering.
@@ -133,14 +138,18 @@ impl Server {
         server
     }
 
-    pub(crate) fn install(&self, gate: &Gate, recovery: &BTreeMap<&'static str, String>) {
-        let files = self.setup.files(gate, &SyncStandbys::Alone, recovery).unwrap();
+    pub(crate) fn install(&self, gate: &Gate) {
+        self.install_with(gate, &SyncStandbys::Alone);
+    }
+
+    pub(crate) fn install_with(&self, gate: &Gate, sync: &SyncStandbys) {
+        let files = self.setup.files(gate, sync, &self.links).unwrap();
         install(&self.setup.layout, &files).unwrap();
     }
 
     /// Starts with a closed gate and waits for an answer.
     pub(crate) async fn start(&mut self) -> Session {
-        self.install(&CLOSED, &BTreeMap::new());
+        self.install(&CLOSED);
         self.spawn();
         self.session().await
     }
@@ -148,7 +157,9 @@ impl Server {
     /// Starts the process on whatever files are installed.
     pub(crate) fn spawn(&mut self) {
         let log = File::options().create(true).append(true).open(self.log_path()).unwrap();
-        let mut command = command(&self.setup.launch().unwrap());
+        let launch = self.setup.launch().unwrap();
+        let launch = self.recovery.iter().fold(launch, |launch, (name, value)| launch.setting(name, value));
+        let mut command = command(&launch);
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         self.child = Some(command.spawn().unwrap());
     }
@@ -184,7 +195,7 @@ impl Server {
     }
 
     /// The postmaster, which `setpriv` has become.
-    fn postmaster(&self) -> Pid {
+    pub(crate) fn postmaster(&self) -> Pid {
         pid_of(self.child.as_ref().expect("it was started"))
     }
 
@@ -244,7 +255,7 @@ fn send(to: Pid, signal: Signal) {
 }
 
 /// Living children by `/proc/<pid>/stat`: `pid (name) state parent ...`, where the name may hold parentheses.
-fn children(of: Pid) -> Vec<Pid> {
+pub(crate) fn children(of: Pid) -> Vec<Pid> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
     let is_child = |pid: &i32| {

@@ -29,6 +29,13 @@ pub(super) const FIXED: &[Fixed] = &[
     fixed("wal_level", "replica", BASE),
     fixed("wal_log_hints", "on", BASE),
     fixed("hot_standby", "on", BASE),
+    fixed("recovery_min_apply_delay", "0", "a member that is recruited applies all that it received"),
+    fixed("wal_receiver_status_interval", "1s", "acks must not wait for the next flush"),
+    fixed(
+        "wal_retrieve_retry_interval",
+        "1s",
+        "a member that is recruited is seen to have nothing left to apply by it",
+    ),
     fixed("archive_mode", "off", "the agent ships the log itself"),
     fixed("authentication_timeout", "10s", "it bounds how long a login from before a closing gate can take"),
     fixed(
@@ -84,6 +91,14 @@ const OTHERS: &[(&str, &str)] = &[
     ("include_dir", DIRECTIVE),
     ("include_if_exists", DIRECTIVE),
 ];
+
+/// The server's certificates, once the agent has some: a member's identity is its certificate (P6).
+const TLS: [&str; 4] = ["ssl", "ssl_cert_file", "ssl_key_file", "ssl_ca_file"];
+
+/// Why `name` is not the operator's to set while the agent has certificates.
+pub(super) fn tls_reason(name: &str) -> Option<&'static str> {
+    TLS.contains(&name).then_some("members are told apart by the certificates of [tls]")
+}
 
 /// Why `name` (in lower case) is not the operator's to set; `None` when it is.
 #[must_use]

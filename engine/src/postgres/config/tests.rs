@@ -1,6 +1,8 @@
 //! What gets into the file, what is refused, and that nothing escapes its quotes.
 
 use super::*;
+use crate::postgres::links::Upstream;
+use holdfast_model::Term;
 
 fn layout() -> Layout {
     Layout {
@@ -14,15 +16,25 @@ fn layout() -> Layout {
 }
 
 fn render_with(user: &[(&str, &str)]) -> Result<String, Vec<ConfigError>> {
+    render_linked(user, None, &Links::default(), &SyncStandbys::Alone)
+}
+
+fn render_linked(
+    user: &[(&str, &str)],
+    tls: Option<&Tls>,
+    links: &Links,
+    sync: &SyncStandbys,
+) -> Result<String, Vec<ConfigError>> {
     let user = user.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     render(&Settings {
         layout: &layout(),
         version: Version { major: 17, minor: 5 },
         cluster: &"orders".parse().unwrap(),
-        sync: &SyncStandbys::Alone,
+        sync,
         read_only: false,
         slot_log_max: ByteCount::gib(1),
-        recovery: &BTreeMap::new(),
+        tls,
+        links,
         user: &user,
     })
 }
@@ -68,4 +80,66 @@ fn paths_are_quoted_for_the_file_and_for_lists() {
 #[test]
 fn alter_system_is_off_where_postgres_knows_the_switch() {
     assert!(render_with(&[]).unwrap().contains("allow_alter_system = 'off'"));
+}
+
+fn tls() -> Tls {
+    Tls { cert: "/c".into(), key: "/it's".into(), ca: "/a".into() }
+}
+
+fn following() -> Links {
+    let member = "n2.00000000000000000000000000000007".parse().unwrap();
+    let upstream = Upstream {
+        node: "n1".parse().unwrap(),
+        address: "10.0.0.1:5432".parse().unwrap(),
+        member,
+        term: Term::FIRST,
+    };
+    Links { peers: vec![], upstream: Some(upstream) }
+}
+
+#[test]
+fn a_followers_upstream_is_quoted_for_libpq_and_for_the_file() {
+    let text = render_linked(&[], Some(&tls()), &following(), &SyncStandbys::Nobody).unwrap();
+    assert!(text.contains(r"sslkey=''/it\\''s''"), "{text}");
+    assert!(text.contains("\nprimary_slot_name = 'n2_00000000000000000000000000000007'\n"), "{text}");
+    let alone = render_with(&[]).unwrap();
+    assert!(alone.contains("\nprimary_conninfo = ''\nprimary_slot_name = ''\n"), "{alone}");
+}
+
+#[test]
+fn nobody_replicates_without_certificates() {
+    let err = render_linked(&[], None, &following(), &SyncStandbys::Nobody).unwrap_err();
+    assert_eq!(err, [ConfigError::NoTls]);
+}
+
+#[test]
+fn a_standbys_ack_list_is_never_empty() {
+    let err = render_linked(&[], Some(&tls()), &following(), &SyncStandbys::Alone).unwrap_err();
+    assert_eq!(err, [ConfigError::OpenStandby]);
+}
+
+#[test]
+fn certificates_are_the_operators_until_the_agent_has_some() {
+    assert!(render_with(&[("ssl_cert_file", "/mine")]).is_ok());
+    let err =
+        render_linked(&[("ssl_cert_file", "/mine")], Some(&tls()), &Links::default(), &SyncStandbys::Alone);
+    assert!(matches!(&err.unwrap_err()[..], [ConfigError::Owned { .. }]));
+}
+
+#[test]
+fn latest_and_an_empty_restore_command_are_on_the_command_line_before_what_a_restore_appends() {
+    let settings = Settings {
+        layout: &layout(),
+        version: Version { major: 15, minor: 13 },
+        cluster: &"orders".parse().unwrap(),
+        sync: &SyncStandbys::Nobody,
+        read_only: false,
+        slot_log_max: ByteCount::gib(1),
+        tls: None,
+        links: &Links::default(),
+        user: &BTreeMap::new(),
+    };
+    let launch = crate::postgres::argv::postgres(&settings).unwrap();
+    let last: Vec<_> = launch.args.iter().rev().filter(|arg| *arg != "-c").take(2).collect();
+    assert_eq!(last, ["recovery_target_timeline=latest", "restore_command="]);
 }

@@ -9,7 +9,7 @@
 //! and COMMIT returning is not an ack anyway. Whether the marker is acked is judged by [`crate::postgres::rule_ack`]
 //! from flush positions. Other sessions' commits are not touched by it.
 
-use holdfast_model::{Lsn, Rule, RuleId, Term};
+use holdfast_model::{Lsn, Member, Rule, RuleId, Term};
 use tokio::time::timeout;
 use tokio_postgres::Transaction;
 use tokio_postgres::types::{Json, PgLsn};
@@ -58,26 +58,14 @@ impl Session {
     /// [`SessionError`].
     pub async fn ensure_schema(&mut self) -> Result<(), SessionError> {
         let sql = format!(
-            "SET LOCAL synchronous_commit = local; \
-             CREATE SCHEMA IF NOT EXISTS holdfast; \
+            "CREATE SCHEMA IF NOT EXISTS holdfast; \
              CREATE TABLE IF NOT EXISTS holdfast.rules (term bigint NOT NULL, version bigint NOT NULL, \
                rule jsonb NOT NULL, written timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (term, version)); \
              DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{PROBE_ROLE}') THEN \
                CREATE ROLE {PROBE_ROLE} LOGIN NOINHERIT CONNECTION LIMIT 4; \
                GRANT CONNECT ON DATABASE {DATABASE} TO {PROBE_ROLE}; END IF; END $$"
         );
-        let doing = "make the schema for rules";
-        let deadline = self.deadline();
-        let made = timeout(deadline, async {
-            // An explicit transaction object, so that an error rolls back instead of leaving the session aborted.
-            let transaction = self.client.build_transaction().read_only(false).start().await?;
-            transaction.batch_execute(&sql).await?;
-            transaction.commit().await
-        });
-        match made.await {
-            Ok(made) => made.map_err(|source| SessionError::of(doing, source)),
-            Err(_) => Err(self.late(doing, deadline)),
-        }
+        self.transact("make the schema for rules", &sql).await
     }
 
     /// The newest rules in this server's log, newest first, at most `count`; none before bootstrap.
@@ -123,15 +111,30 @@ impl Session {
         }
     }
 
-    /// How far the log is flushed here. Positions of standbys come with the second node, when each member has a login
-    /// that proves its name; an `application_name` alone proves nothing (P6).
+    /// How far the log is flushed here, and on every standby whose login proves the name by which it acks: an
+    /// `application_name` is anybody's to choose (P6), and a login takes the node's key.
     ///
     /// # Errors
     /// [`SessionError`], also while the server is in recovery.
     pub async fn flushed(&self) -> Result<Flushed, SessionError> {
-        let sql = "SELECT pg_current_wal_flush_lsn()";
-        let row = self.within("read the flush position", self.client().query_one(sql, &[])).await?;
-        Ok(Flushed::alone(lsn_of(row.get::<_, PgLsn>(0))))
+        let doing = "read flush positions";
+        let sql = "SELECT NULL, pg_current_wal_flush_lsn() UNION ALL \
+            SELECT usename::text, flush_lsn FROM pg_stat_replication \
+            WHERE usename = application_name AND flush_lsn IS NOT NULL";
+        let mut flushed = Flushed::alone(Lsn::ZERO);
+        for row in self.rows(doing, sql, &[]).await? {
+            let position = lsn_of(row.get::<_, PgLsn>(1));
+            let Some(login) = row.get::<_, Option<&str>>(0) else {
+                flushed.local = position;
+                continue;
+            };
+            // Whoever else replicates is no member, and is not counted.
+            if let Ok(member) = login.parse::<Member>() {
+                let known = flushed.standbys.entry(member).or_insert(position);
+                *known = position.max(*known);
+            }
+        }
+        Ok(flushed)
     }
 }
 

@@ -23,7 +23,7 @@ pub struct ServerFacts {
 
 /// A moment of the server's configuration, in microseconds since 1970; only ever compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ConfLoaded(i64);
+pub struct ConfLoaded(pub(crate) i64);
 
 /// Whether it writes its own log or replays one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
