@@ -1,0 +1,19 @@
+//! Replication on real servers: pairs and trios on loopback, with certificates, as three zones would be.
+//!
+//! Each trap of `reference/design-review.md` (T4-T10) and `reference/reliability.md` (P1-P9, P11) that a server can show is
+//! shown first, on a server without what guards it, and then seen not to catch ours.
+#![expect(clippy::unwrap_used, reason = "a test's tools fail the test")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod breaches;
+mod certificates;
+mod cluster;
+mod crashes;
+mod follow;
+mod hands;
+mod members;
+mod promote;
+mod recruit;
+mod rewind;

@@ -1,0 +1,59 @@
+//! The way back of a deposed primary.
+
+use holdfast_engine::postgres::SyncStandbys;
+use holdfast_engine::postgres::standby::follow::{Diverged, Held, may_follow};
+use holdfast_engine::postgres::standby::rewind::{NotRewound, RewindView, Tail, launch, may_rewind};
+use holdfast_model::{Lsn, Rule, RuleId};
+use test_case::test_case;
+
+use crate::cluster::{Cluster, WAIT, term};
+use crate::support::{eventually, run};
+
+#[test_case(15)]
+#[test_case(17)]
+#[tokio::test]
+async fn a_deposed_primary_is_rewound_and_follows(major: u32) {
+    let mut cluster = Cluster::start(major, 1).await;
+    cluster.sql(0).await.sql.batch_execute("INSERT INTO public.t VALUES (1)").await.unwrap();
+    cluster.node(1).recruit(WAIT).await.unwrap();
+    // Nobody acks this one.
+    let local = "SET synchronous_commit = local; INSERT INTO public.t VALUES (2)";
+    cluster.sql(0).await.sql.batch_execute(local).await.unwrap();
+    let end = cluster.node(0).session().await.flushed().await.unwrap().local;
+    cluster.node(0).quit().await;
+    cluster.reign(1, 3).await;
+
+    let session = cluster.node(1).session().await;
+    let chain = session.newest_rules(9).await.unwrap();
+    let own = Held { rule: RuleId { term: term(1), version: 1 }, timeline: term(1), end };
+    assert!(matches!(may_follow(own, &chain), Err(Diverged::PastTheFork { .. })));
+
+    let deposed = cluster.nodes[0].member.clone();
+    let whole = cluster.rule(3, 2, 1, Lsn::ZERO);
+    let voters = whole.voters.iter().filter(|voter| voter.member != deposed).cloned().collect();
+    let without = Rule { voters, ..whole.clone() };
+    let view = |rule, source_checkpoint| RewindView {
+        member: &deposed,
+        tail: Tail::Copied,
+        rule,
+        source_checkpoint,
+    };
+    session.checkpoint(WAIT).await.unwrap();
+    let at = session.checkpoint_timeline().await.unwrap();
+    assert!(matches!(&may_rewind(view(&whole, at)).unwrap_err()[..], [NotRewound::Voter { .. }]));
+    may_rewind(view(&without, at)).unwrap();
+
+    let source = cluster.node(1);
+    source.server.links.peers[0].rewinds = true;
+    source.reload(&SyncStandbys::Nobody).await;
+    source.session().await.allow_rewind(&deposed).await.unwrap();
+    let upstream = cluster.upstream(1, 0);
+    let setup = &cluster.nodes[0].server.setup;
+    run(&launch(&setup.layout, &upstream, setup.tls.as_ref().unwrap()));
+
+    cluster.nodes[0].signal_standby();
+    cluster.node(0).server.links.upstream = Some(upstream);
+    drop(cluster.node(0).start().await);
+    assert_eq!(cluster.follow(1, 0).await.timeline, term(3));
+    eventually("the row that nobody acked is gone", async || cluster.nodes[0].rows().await == [1]).await;
+}
