@@ -11,6 +11,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use holdfast_engine::Launch;
@@ -37,6 +38,8 @@ pub(crate) struct Server {
     pub(crate) recovery: BTreeMap<&'static str, String>,
     pub(crate) dir: TempDir,
     child: Option<Child>,
+    /// Processes of a server that was killed: they hold its shared memory until they are gone.
+    killed: Mutex<Vec<Pid>>,
 }
 
 /// The folder of one major's programs.
@@ -128,7 +131,14 @@ impl Server {
             slot_log_max: ByteCount::gib(1),
             deadlines: Deadlines { query: Duration::from_secs(20), backup_start: DEADLINE },
         };
-        Self { setup, links: Links::default(), recovery: BTreeMap::new(), dir, child: None }
+        Self {
+            setup,
+            links: Links::default(),
+            recovery: BTreeMap::new(),
+            dir,
+            child: None,
+            killed: Mutex::default(),
+        }
     }
 
     /// Initialised and answering.
@@ -184,14 +194,20 @@ impl Server {
     pub(crate) async fn ended(&mut self) -> ExitStatus {
         let until = Instant::now() + DEADLINE;
         let child = self.child.as_mut().expect("it was started");
-        loop {
+        let status = loop {
             if let Some(status) = child.try_wait().unwrap() {
                 self.child = None;
-                return status;
+                break status;
             }
             assert!(Instant::now() < until, "the server did not end");
             sleep(Duration::from_millis(20)).await;
-        }
+        };
+        let killed = std::mem::take(&mut *self.killed.lock().unwrap());
+        eventually("its killed processes are gone", async || {
+            killed.iter().all(|pid| kill(*pid, None).is_err())
+        })
+        .await;
+        status
     }
 
     /// The postmaster, which `setpriv` has become.
@@ -211,7 +227,7 @@ impl Server {
 
     /// Kills the whole server, as a power loss would end it.
     pub(crate) fn kill(&self) {
-        kill_with_children(self.postmaster());
+        self.killed.lock().unwrap().extend(kill_with_children(self.postmaster()));
     }
 
     pub(crate) fn log_path(&self) -> PathBuf {
@@ -238,13 +254,15 @@ fn pid_of(child: &Child) -> Pid {
     Pid::from_raw(i32::try_from(child.id()).expect("pids fit"))
 }
 
-/// Freezes the postmaster, so that it forks and reaps nobody, kills its children, then it.
-fn kill_with_children(postmaster: Pid) {
+/// Freezes the postmaster, so that it forks and reaps nobody, kills its children, then it; returns the children.
+fn kill_with_children(postmaster: Pid) -> Vec<Pid> {
     send(postmaster, Signal::SIGSTOP);
-    for child in children(postmaster) {
-        send(child, Signal::SIGKILL);
+    let children = children(postmaster);
+    for child in &children {
+        send(*child, Signal::SIGKILL);
     }
     send(postmaster, Signal::SIGKILL);
+    children
 }
 
 fn send(to: Pid, signal: Signal) {
