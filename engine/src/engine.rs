@@ -11,7 +11,7 @@ use holdfast_model::{Lsn, Rule, Term};
 
 use crate::postgres::SyncStandbys;
 use crate::postgres::backup::BackupEnd;
-use crate::postgres::rule_ack::Flushed;
+use crate::postgres::flushed::Flushed;
 
 /// Whether trying again can help.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

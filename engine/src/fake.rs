@@ -10,7 +10,7 @@ use holdfast_model::{Lsn, Rule, Term};
 use crate::engine::{Engine, EngineError, EngineStatus};
 use crate::postgres::SyncStandbys;
 use crate::postgres::backup::BackupEnd;
-use crate::postgres::rule_ack::Flushed;
+use crate::postgres::flushed::Flushed;
 
 /// What each write adds to the log, in bytes.
 const RECORD_BYTES: u64 = 64;

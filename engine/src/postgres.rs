@@ -2,7 +2,7 @@
 //!
 //! * Places and versions: [`Layout`], [`Version`], [`argv`].
 //! * What the agent renders: [`config`], [`hba`], [`SyncStandbys`]; [`gate`] puts it in force and proves it.
-//! * What the agent asks over SQL: [`session`], [`backup`]; [`rule_ack`] judges the answers.
+//! * What the agent asks over SQL: [`session`], [`backup`]; [`flushed`] is what it hears of acks.
 //! * What the agent reads as bytes: [`wal`], [`control`], [`page`], [`files`].
 //! * What a restore needs: [`recovery`].
 //! * Replication: [`links`] renders it, [`members`] admits and removes, [`standby`] recruits, promotes and follows, and
@@ -16,6 +16,7 @@ pub mod config;
 pub mod control;
 mod driver;
 pub mod files;
+pub mod flushed;
 pub mod gate;
 pub mod hba;
 pub mod layout;
@@ -23,7 +24,6 @@ pub mod links;
 pub mod members;
 pub mod page;
 pub mod recovery;
-pub mod rule_ack;
 pub mod session;
 pub mod standby;
 pub mod sync;

@@ -1,82 +1,91 @@
 //! Who may follow whom: the chain of rules of a primary, and where another member's log left it.
 //!
-//! A log belongs to the chain up to the `start` of the first rule of a later term than its own last rule. What lies
-//! beyond is a tail that the chain discarded. Within one term there is one primary, so there is no fork.
+//! Within one term there is one writer, so a log of that term is the beginning of every longer one: only the point at
+//! which the chain left the *term* counts. A rule's `start` within a term is a position just before it was written, with
+//! other commits in between. What lies beyond that point is a tail that the chain discarded.
 //!
 //! Invariants, each a test below:
 //! * `a_discarded_tail_never_follows` (I13).
 //! * `who_stopped_before_the_fork_follows`.
 //! * `a_rule_that_the_chain_does_not_have_never_follows`.
+//! * `a_reign_without_a_rule_never_follows`.
+//! * `positions_of_another_term_are_never_compared`.
 
 use std::borrow::Borrow;
 
-use holdfast_model::{Lsn, Rule, RuleId};
+use holdfast_model::{Lsn, Rule, RuleId, Term};
 
-/// Why a member may not follow.
+/// What a would-be follower has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    /// The last rule in its own log; none in a log that is empty.
+    pub rule: Option<RuleId>,
+    /// The newest reign that its log is of. Above its last rule's when it followed into a reign, or began one, and does not
+    /// hold that reign's rule: the first records of a term come before its rule.
+    pub reign: Term,
+    /// Where its log ends, applied or not.
+    pub end: Lsn,
+}
+
+/// Why a member must not follow. Its tail is copied; then it is rewound or rebuilt.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Diverged {
-    /// Its newest rule was never part of the primary's history.
-    #[error(
-        "rule {last} is not in the history of the primary, whose newest is {newest}: its log from {from} on was discarded"
-    )]
-    OtherRule {
-        /// The newest rule in its log.
-        last: RuleId,
-        /// The newest rule of the chain.
+    /// Its last rule is none of the primary's.
+    #[error("rule {own} is not in the primary's chain, which ends with {newest}: rewind or rebuild")]
+    UnknownRule {
+        /// The follower's last rule.
+        own: RuleId,
+        /// The newest of the chain.
         newest: RuleId,
-        /// Where the two histories part at the latest.
-        from: Lsn,
     },
-    /// Its log goes on where the chain took another way.
-    #[error(
-        "the history of the primary left rule {last} at {from}, and the log goes on to {end}: what is in between was discarded"
-    )]
+    /// Its log is of a term that never got a rule, or not one of the primary's.
+    #[error("term {own} is not in the primary's chain: rewind or rebuild")]
+    UnknownTerm {
+        /// The follower's.
+        own: Term,
+    },
+    /// Its log goes on where the chain went another way.
+    #[error("the log ends at {end}, past {left}, where rule {by} left term {own}: rewind or rebuild")]
     PastFork {
-        /// The newest rule in its log.
-        last: RuleId,
-        /// Where the chain left it.
-        from: Lsn,
-        /// Where its log ends.
+        /// The term that both had.
+        own: Term,
+        /// Where the follower's log ends.
         end: Lsn,
-    },
-    /// It holds a rule that is newer than everything of the primary.
-    #[error(
-        "rule {last} is newer than every rule of the primary, whose newest is {newest}: the primary is the one that is behind"
-    )]
-    Ahead {
-        /// The newest rule in its log.
-        last: RuleId,
-        /// The newest rule of the chain.
-        newest: RuleId,
+        /// Where the chain left that term.
+        left: Lsn,
+        /// The rule with which it did.
+        by: RuleId,
     },
     /// There is nothing to compare with.
     #[error("the primary shows no rule")]
     NoChain,
 }
 
-/// Where `chain`, oldest rule first, left the reign of `of`; `None` when that reign is its newest.
+/// The rule with which `chain` left the reign of `term`; none when that reign is its newest.
 #[must_use]
-pub fn left_at<R: Borrow<Rule>>(of: RuleId, chain: &[R]) -> Option<Lsn> {
-    chain.iter().map(Borrow::borrow).find(|rule| rule.id.term > of.term).map(|rule| rule.start)
+pub fn left_by<R: Borrow<Rule>>(term: Term, chain: &[R]) -> Option<&Rule> {
+    chain.iter().map(Borrow::borrow).filter(|rule| rule.id.term > term).min_by_key(|rule| rule.id)
 }
 
-/// Whether a member whose newest rule is `last` and whose log ends at `end` may receive log from the primary of `chain`,
-/// oldest rule first. A member without any rule follows from the beginning.
+/// Whether a member may receive log from the primary whose rules, all of them in any order, are `chain`.
 ///
 /// # Errors
-/// [`Diverged`]: its tail is kept as evidence, and it is rewound or built anew.
-pub fn may_follow<R: Borrow<Rule>>(last: Option<RuleId>, end: Lsn, chain: &[R]) -> Result<(), Diverged> {
-    let newest = chain.last().ok_or(Diverged::NoChain)?.borrow().id;
-    let Some(last) = last else { return Ok(()) };
-    if last > newest {
-        return Err(Diverged::Ahead { last, newest });
+/// [`Diverged`].
+pub fn may_follow<R: Borrow<Rule>>(own: Held, chain: &[R]) -> Result<(), Diverged> {
+    let ids = || chain.iter().map(|rule| rule.borrow().id);
+    let newest = ids().max().ok_or(Diverged::NoChain)?;
+    let Some(last) = own.rule else { return Ok(()) };
+    if !ids().any(|id| id == last) {
+        return Err(Diverged::UnknownRule { own: last, newest });
     }
-    let left = left_at(last, chain);
-    if !chain.iter().any(|rule| rule.borrow().id == last) {
-        return Err(Diverged::OtherRule { last, newest, from: left.unwrap_or(end) });
+    let term = own.reign.max(last.term);
+    if !ids().any(|id| id.term == term) {
+        return Err(Diverged::UnknownTerm { own: term });
     }
-    match left {
-        Some(from) if end > from => Err(Diverged::PastFork { last, from, end }),
+    match left_by(term, chain) {
+        Some(next) if own.end > next.start => {
+            Err(Diverged::PastFork { own: term, end: own.end, left: next.start, by: next.id })
+        }
         Some(_) | None => Ok(()),
     }
 }
@@ -86,40 +95,61 @@ mod tests {
     use super::*;
     use crate::testing::{id, rule};
 
-    /// (1,1) at 0, (1,2) at 40, (3,1) at 100.
+    /// Term 4 until 1000, term 6 until 2000, term 9 since.
     fn chain() -> Vec<Rule> {
-        let at = |id, start| Rule { id, start: Lsn::from_offset(start), ..rule(1, &["a:x", "b:y", "c:z"]) };
-        vec![at(id(1, 1), 0), at(id(1, 2), 40), at(id(3, 1), 100)]
+        let at = |(term, version, start)| Rule {
+            id: id(term, version),
+            start: Lsn::from_offset(start),
+            ..rule(1, &["a:x", "b:y", "c:z"])
+        };
+        [(4, 1, 100), (4, 2, 500), (6, 1, 1000), (9, 1, 2000), (9, 2, 2500)].map(at).into()
     }
 
-    fn follows(last: RuleId, end: u64) -> Result<(), Diverged> {
-        may_follow(Some(last), Lsn::from_offset(end), &chain())
+    fn held(term: u32, version: u32, reign: u32, end: u64) -> Held {
+        Held { rule: Some(id(term, version)), reign: Term::new(reign).unwrap(), end: Lsn::from_offset(end) }
     }
 
     #[test]
     fn who_stopped_before_the_fork_follows() {
-        assert_eq!(follows(id(1, 1), 30), Ok(()));
-        assert_eq!(follows(id(1, 1), 45), Ok(()), "the same reign wrote what follows");
-        assert_eq!(follows(id(1, 2), 100), Ok(()));
-        assert_eq!(follows(id(3, 1), 500), Ok(()));
-        assert_eq!(may_follow(None, Lsn::ZERO, &chain()), Ok(()));
+        for own in [held(4, 1, 4, 400), held(4, 2, 4, 1000), held(6, 1, 6, 2000), held(9, 1, 9, 9000)] {
+            assert_eq!(may_follow(own, &chain()), Ok(()), "{own:?}");
+        }
+        // A writer's other commits may stand between a rule's start and the rule.
+        assert_eq!(may_follow(held(4, 1, 4, 510), &chain()), Ok(()));
+        let empty = Held { rule: None, reign: Term::FIRST, end: Lsn::ZERO };
+        assert_eq!(may_follow(empty, &chain()), Ok(()));
     }
 
     #[test]
     fn a_discarded_tail_never_follows() {
-        assert!(matches!(follows(id(1, 2), 101), Err(Diverged::PastFork { .. })));
-        assert!(matches!(follows(id(1, 1), 101), Err(Diverged::PastFork { .. })));
+        let err = may_follow(held(4, 2, 4, 1001), &chain()).unwrap_err();
+        let said = "the log ends at 0/3E9, past 0/3E8, where rule (6,1) left term 4: rewind or rebuild";
+        assert_eq!(err.to_string(), said);
+        assert!(matches!(may_follow(held(6, 1, 6, 2001), &chain()), Err(Diverged::PastFork { .. })));
     }
 
     #[test]
     fn a_rule_that_the_chain_does_not_have_never_follows() {
-        let from = Lsn::from_offset(100);
-        assert_eq!(
-            follows(id(2, 1), 90),
-            Err(Diverged::OtherRule { last: id(2, 1), newest: id(3, 1), from }),
-            "also when its log is short"
-        );
-        assert!(matches!(follows(id(4, 1), 90), Err(Diverged::Ahead { .. })));
-        assert_eq!(may_follow::<Rule>(Some(id(1, 1)), Lsn::ZERO, &[]), Err(Diverged::NoChain));
+        // Of a discarded term, of a version that was never acked, and of a term that is ahead; also when the log is short.
+        for own in [held(5, 1, 5, 900), held(4, 3, 4, 600), held(9, 3, 9, 2600), held(10, 1, 10, 90)] {
+            assert!(matches!(may_follow(own, &chain()), Err(Diverged::UnknownRule { .. })), "{own:?}");
+        }
+        assert_eq!(may_follow::<Rule>(held(4, 1, 4, 1), &[]), Err(Diverged::NoChain));
+    }
+
+    #[test]
+    fn a_reign_without_a_rule_never_follows() {
+        // Promoted to 5, which got no rule; its log is short enough to look harmless.
+        let own = Term::new(5).unwrap();
+        assert_eq!(may_follow(held(4, 2, 5, 900), &chain()), Err(Diverged::UnknownTerm { own }));
+        // Followed into 6, whose rule it has not received yet.
+        assert_eq!(may_follow(held(4, 2, 6, 1010), &chain()), Ok(()));
+    }
+
+    #[test]
+    fn positions_of_another_term_are_never_compared() {
+        // Both end at 1500. One of term 4, which ended at 1000: only the terms tell.
+        assert!(may_follow(held(4, 2, 4, 1500), &chain()).is_err());
+        assert!(may_follow(held(6, 1, 6, 1500), &chain()).is_ok());
     }
 }

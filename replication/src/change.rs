@@ -87,7 +87,7 @@ pub fn promoted(newest: &Rule, chosen: &Member, term: Term, start: Lsn) -> Rule 
     }
 }
 
-/// The rule with which a primary goes on after a restart of its engine. See [`crate::promise::may_resume`].
+/// The rule with which a primary goes on after a restart of its engine. See [`crate::resume`].
 ///
 /// # Errors
 /// [`Refused::VersionsUsedUp`].

@@ -7,6 +7,7 @@
 //! * [`choose`]: which recruited member becomes the primary, or why none may; the loss certificate.
 //! * [`change`]: how a primary changes its own rule, one voter at a time, and the rule of a promotion.
 //! * [`chain`]: who may follow whom, and where a discarded tail begins.
+//! * [`resume`]: when a primary whose engine ended goes on in place.
 //! * [`catch_up`]: when a member that lost its disk may be counted again.
 //! * [`faults`]: which losses would stop writes or a failover right now.
 //!
@@ -31,5 +32,6 @@ pub mod coverage;
 pub mod faults;
 pub mod promise;
 pub mod quorum;
+pub mod resume;
 #[cfg(test)]
 mod testing;

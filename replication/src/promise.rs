@@ -136,14 +136,6 @@ pub fn follow(standing: Standing<'_>, rule: &Rule, attempt: Attempt) -> Result<P
     }
 }
 
-/// Whether the primary of the newest rule may go on after a restart of its engine, with the next version of that rule. Its
-/// own promise must be that rule's term: a higher one may have begun another reign.
-#[must_use]
-pub fn may_resume(standing: Standing<'_>, newest: &Rule) -> bool {
-    let promised = standing.promise.filter(|promise| promise.member == *standing.member);
-    newest.primary == *standing.member && promised.is_some_and(|promise| promise.max_term == newest.id.term)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -227,17 +219,5 @@ mod tests {
         assert!(matches!(promote(standing(None), attempt(3, 2)), Err(Refused::OtherAttempt { .. })));
         assert!(matches!(promote(standing(None), attempt(2, 1)), Err(Refused::Promised { .. })));
         assert!(matches!(promote(standing(None), attempt(4, 1)), Err(Refused::NotRecruited { .. })));
-    }
-
-    #[test]
-    fn a_primary_resumes_only_under_its_own_promise() {
-        let (own, newest) = (member("a"), rule(1, &["a:x", "b:y", "c:z"]));
-        let resumes = |promise: Option<&Promise>, member| {
-            may_resume(Standing { member, promise, last_rule: Some(newest.id) }, &newest)
-        };
-        assert!(resumes(Some(&promise(attempt(1, 1))), &own));
-        assert!(!resumes(Some(&promise(attempt(2, 1))), &own));
-        assert!(!resumes(None, &own));
-        assert!(!resumes(Some(&promise(attempt(1, 1))), &member("b")));
     }
 }

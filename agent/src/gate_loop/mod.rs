@@ -9,6 +9,7 @@
 //!
 //! Invariants, each a test in `tests`:
 //! * `a_marker_is_written_once_a_start_and_the_gate_opens_when_it_is_acked` (I2).
+//! * `a_resumed_marker_must_satisfy_every_rule_that_may_be_open`.
 //! * `a_new_process_starts_closed_again`.
 //! * `an_unhealthy_disk_closes_an_open_gate`, and `an_unsafe_disk_is_told_before_the_engine_is_asked`.
 //! * `nothing_is_written_under_a_higher_promise` (I3).
@@ -26,9 +27,9 @@ use std::time::Duration;
 use holdfast_agent_decide::gate::{self, GateInputs};
 use holdfast_engine::engine::{Engine, EngineError, EngineStatus};
 use holdfast_engine::postgres::SyncStandbys;
-use holdfast_engine::postgres::rule_ack;
 use holdfast_model::status::{Gate, GateClosed};
 use holdfast_model::{Lsn, Member, Promise, Rule, Zone};
+use holdfast_replication::quorum::AckQuorum;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -97,7 +98,11 @@ impl GateReport {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Marker {
     Due,
-    Written { rule: Rule, at: Lsn },
+    /// Until it is seen acked, by what satisfies every rule that may be open.
+    Written {
+        quorum: AckQuorum,
+        at: Lsn,
+    },
     Acked,
 }
 
@@ -217,7 +222,7 @@ impl<E: Engine> GateLoop<E> {
         match self.marker.clone() {
             Marker::Acked => Ok(()),
             Marker::Due => self.write_marker(orders, report).await,
-            Marker::Written { rule, at } => self.see_marker(&rule, at).await,
+            Marker::Written { quorum, at } => self.see_marker(&quorum, at).await,
         }
     }
 
@@ -233,15 +238,18 @@ impl<E: Engine> GateLoop<E> {
         let at = self.engine.write_rule(&rule).await?;
         info!(rule = %rule.id, position = %at, "opening marker written");
         report.rule = Some(rule.clone());
-        self.marker = Marker::Written { rule: rule.clone(), at };
-        self.see_marker(&rule, at).await
+        // A refounding is the one exception: whoever could have acked under the rules before it is lost.
+        let open = if membership.opening.as_ref() == Some(&rule) { &[] } else { &rules[..] };
+        let quorum = AckQuorum::of_open(&rule, open);
+        self.marker = Marker::Written { quorum: quorum.clone(), at };
+        self.see_marker(&quorum, at).await
     }
 
     /// Acked means seen: the named voters' flush positions are past the marker, whatever COMMIT returned.
-    async fn see_marker(&mut self, rule: &Rule, at: Lsn) -> Result<(), EngineError> {
+    async fn see_marker(&mut self, quorum: &AckQuorum, at: Lsn) -> Result<(), EngineError> {
         let flushed = self.engine.flushed().await?;
-        if rule_ack::acked_position(rule, &flushed).is_some_and(|acked| acked >= at) {
-            info!(rule = %rule.id, "opening marker acked");
+        if flushed.acked(quorum).is_some_and(|acked| acked >= at) {
+            info!(position = %at, "opening marker acked");
             self.marker = Marker::Acked;
         }
         Ok(())
@@ -259,7 +267,11 @@ impl<E: Engine> GateLoop<E> {
             report.gate = Gate::Closed { why: GateClosed::MarkerNotAcked };
         }
         self.applied = None;
-        let sync = report.rule.as_ref().map_or(SyncStandbys::Nobody, SyncStandbys::of);
+        let sync = match (&self.marker, &report.rule) {
+            (Marker::Written { quorum, .. }, _) => SyncStandbys::of_quorum(quorum.clone()),
+            (Marker::Due | Marker::Acked, Some(rule)) => SyncStandbys::of(rule),
+            (Marker::Due | Marker::Acked, None) => SyncStandbys::Nobody,
+        };
         self.engine.apply_gate(wanted, &sync).await?;
         if let (true, Some(rule)) = (closing, &report.rule)
             && let Err(err) = self.engine.end_clients(rule).await

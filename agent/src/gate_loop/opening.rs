@@ -8,6 +8,8 @@
 
 use holdfast_engine::engine::EngineStatus;
 use holdfast_model::{Lsn, Member, Rule, RuleId, Term, Voter, VoterKind, Zone};
+use holdfast_replication::change;
+use holdfast_replication::resume::{self, Flushing};
 
 use super::Membership;
 
@@ -23,7 +25,7 @@ pub(super) fn rule(membership: &Membership, status: &EngineStatus, newest: Optio
             (opening.id.term == promised && opening.primary == membership.member).then(|| opening.clone())
         }
         (None, _) => (promised == Term::FIRST).then(|| first(&membership.member, &membership.zone)),
-        (Some(newest), _) => resumed(membership, status.flushed, newest, promised),
+        (Some(newest), _) => resumed(membership, status.flushed, newest),
     }
 }
 
@@ -35,11 +37,9 @@ pub fn first(member: &Member, zone: &Zone) -> Rule {
     Rule { id, primary: member.clone(), voters: vec![voter], k: 0, previous: None, start: Lsn::ZERO }
 }
 
-/// The same reign goes on after a restart, under the next version.
-fn resumed(membership: &Membership, flushed: Lsn, newest: &Rule, promised: Term) -> Option<Rule> {
-    if newest.primary != membership.member || newest.id.term != promised {
-        return None;
-    }
-    let id = RuleId { term: newest.id.term, version: newest.id.version.checked_add(1)? };
-    Some(Rule { id, previous: Some(newest.id), start: flushed, ..newest.clone() })
+/// The same reign goes on after a restart, under the next version. What the engine ran with was rendered by this agent, and
+/// `ALTER SYSTEM` cannot weaken what is pinned.
+fn resumed(membership: &Membership, flushed: Lsn, newest: &Rule) -> Option<Rule> {
+    resume::may_resume(membership.promise.as_ref()?, newest, &membership.member, Flushing::Strong).ok()?;
+    change::resumed(newest, flushed).ok()
 }

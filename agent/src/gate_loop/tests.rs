@@ -2,7 +2,7 @@
 
 use holdfast_engine::fake::Fake;
 use holdfast_model::status::{Gate, GateClosed};
-use holdfast_model::{ClusterId, Incarnation, Member, Promise, Term};
+use holdfast_model::{ClusterId, Incarnation, Member, Promise, Term, Voter, VoterKind};
 
 use super::*;
 
@@ -139,6 +139,32 @@ async fn nothing_is_written_under_a_higher_promise() {
     let gate = world.settle(&promised).await;
     assert_eq!(gate, Gate::Closed { why: GateClosed::PromisedHigher });
     assert_eq!(world.gate.engine.rules.len(), 1);
+}
+
+#[tokio::test]
+async fn a_resumed_marker_must_satisfy_every_rule_that_may_be_open() {
+    let mut world = World::new();
+    world.settle(&orders()).await;
+    // Two rules in the log, the newer one never seen acked: it names another acker.
+    let named = |node: &str, bits| Voter {
+        member: Member { node: node.parse().unwrap(), incarnation: Incarnation::from_random(bits) },
+        zone: node.parse().unwrap(),
+        kind: VoterKind::Full,
+    };
+    let first =
+        Rule { k: 1, voters: vec![named("a", 1), named("b", 2)], ..world.gate.engine.rules[0].clone() };
+    let id = holdfast_model::RuleId { version: 2, ..first.id };
+    let voters = [&first.voters[..], &[named("c", 3)]].concat();
+    let second = Rule { id, previous: Some(first.id), voters, ..first.clone() };
+    world.gate.engine.rules = vec![first, second.clone()];
+    let restarted = GateOrders { process: process(2), ..orders() };
+    world.settle(&restarted).await;
+    let far = Lsn::from_offset(1 << 20);
+    world.gate.engine.flushed.standbys.insert(second.voters[2].member.clone(), far);
+    let waiting = world.settle(&restarted).await;
+    assert_eq!(waiting, Gate::Closed { why: GateClosed::MarkerNotAcked });
+    world.gate.engine.flushed.standbys.insert(second.voters[1].member.clone(), far);
+    assert_eq!(world.settle(&restarted).await, OPEN);
 }
 
 #[tokio::test]

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use holdfast_backup::log::{LogError, Shipper};
-use holdfast_engine::postgres::rule_ack;
 use holdfast_engine::postgres::session::{Session, SessionError};
 use holdfast_engine::postgres::wal::Segments;
 use holdfast_model::{Lsn, Member, Rule, Term};
+use holdfast_replication::quorum::AckQuorum;
 use holdfast_storage_io::IoError;
 use holdfast_storage_io::bulk::{BlockingIo, BulkIo};
 use holdfast_storage_io::root::Root;
@@ -188,7 +188,7 @@ impl<'a> Ship<'a> {
         }
         let session = self.session.as_ref().expect("a session was just made where there was none");
         let flushed = session.flushed().await?;
-        Ok(rule_ack::acked_position(&self.job.rule, &flushed))
+        Ok(flushed.acked(&AckQuorum::of(&self.job.rule)))
     }
 
     async fn read(&self, from: Lsn, to: Lsn) -> Result<Vec<u8>, ShipError> {

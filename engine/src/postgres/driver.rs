@@ -9,10 +9,10 @@ use holdfast_model::{ByteCount, ClusterName, Lsn, Rule};
 
 use super::backup::{BackupEnd, BackupError, BackupSession};
 use super::config::{self, ConfigError, Settings};
+use super::flushed::Flushed;
 use super::gate::{self, Files, GateError};
 use super::hba::{self, ClientRule};
 use super::links::{Links, Peer, Tls};
-use super::rule_ack::Flushed;
 use super::session::clients::TerminateError;
 use super::session::rules::RuleError;
 use super::session::status::ServerFacts;

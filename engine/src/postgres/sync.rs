@@ -3,11 +3,11 @@
 //! Invariants, each a test below:
 //! * `an_empty_list_is_rendered_only_for_k_zero`: `''` wakes every waiter as if it had been acked (P5).
 //! * `a_rule_that_nobody_can_ack_still_blocks`.
-//! * `the_intersection_never_needs_fewer_acks_than_either_rule`.
 
 use std::collections::BTreeSet;
 
 use holdfast_model::{Member, Rule};
+use holdfast_replication::quorum::AckQuorum;
 
 /// A name that no member can have (`!` is not in a node name): commits wait for ever, which is what is wanted while
 /// nobody may ack.
@@ -33,23 +33,15 @@ impl SyncStandbys {
     /// What `rule` asks for.
     #[must_use]
     pub fn of(rule: &Rule) -> Self {
-        if rule.k == 0 {
-            return Self::Alone;
-        }
-        Self::AnyOf { k: rule.k, members: rule.ackers().map(|v| v.member.clone()).collect() }
+        Self::of_quorum(AckQuorum::of(rule))
     }
 
-    /// What satisfies the newest rule and its predecessor at once: in force after a restart or promotion until a
-    /// fresh marker is seen acked, since either of the two may be the one that others go by.
+    /// The same of a quorum, which may be that of several open rules.
     #[must_use]
-    pub fn of_both(newest: &Rule, previous: &Rule) -> Self {
-        match (Self::of(newest), Self::of(previous)) {
-            (Self::AnyOf { k: a, members: x }, Self::AnyOf { k: b, members: y }) => {
-                Self::AnyOf { k: a.max(b), members: x.intersection(&y).cloned().collect() }
-            }
-            (only @ Self::AnyOf { .. }, Self::Alone) | (Self::Alone, only @ Self::AnyOf { .. }) => only,
-            (Self::Alone, Self::Alone) => Self::Alone,
-            (Self::Nobody, _) | (_, Self::Nobody) => Self::Nobody,
+    pub fn of_quorum(quorum: AckQuorum) -> Self {
+        match quorum {
+            AckQuorum { k: 0, .. } => Self::Alone,
+            AckQuorum { k, ackers } => Self::AnyOf { k, members: ackers },
         }
     }
 
@@ -107,16 +99,5 @@ mod tests {
     fn a_rule_that_nobody_can_ack_still_blocks() {
         let text = SyncStandbys::of(&rule(2, &[("a", "x"), ("b", "x")])).render();
         assert_eq!(text, "ANY 1 (\"!nobody\")");
-    }
-
-    #[test]
-    fn the_intersection_never_needs_fewer_acks_than_either_rule() {
-        let wide = rule(1, &[("a", "x"), ("b", "y"), ("c", "z")]);
-        let narrow = rule(1, &[("a", "x"), ("c", "z"), ("d", "w")]);
-        let SyncStandbys::AnyOf { k, members } = SyncStandbys::of_both(&wide, &narrow) else {
-            panic!("both rules have k = 1")
-        };
-        assert_eq!((k, members.len()), (1, 1));
-        assert_eq!(SyncStandbys::of_both(&rule(0, &[("a", "x")]), &narrow), SyncStandbys::of(&narrow));
     }
 }

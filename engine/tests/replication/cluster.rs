@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use holdfast_engine::Launch;
 use holdfast_engine::postgres::links::{Peer, Upstream};
-use holdfast_engine::postgres::rule_ack::is_acked;
 use holdfast_engine::postgres::session::Session;
 use holdfast_engine::postgres::session::status::ConfLoaded;
 use holdfast_engine::postgres::standby::STANDBY_SIGNAL;
@@ -16,6 +15,7 @@ use holdfast_engine::postgres::standby::promote::{Promoted, promote};
 use holdfast_engine::postgres::standby::receiver::{Recruited, StopError, detach, stop};
 use holdfast_engine::postgres::{SyncStandbys, argv};
 use holdfast_model::{Incarnation, Lsn, Member, Rule, RuleId, Term, Voter, VoterKind};
+use holdfast_replication::quorum::AckQuorum;
 use nix::sys::signal::Signal;
 
 use crate::certificates::Authority;
@@ -153,7 +153,8 @@ impl Cluster {
         }
         let acked = async || {
             let flushed = session.flushed().await.unwrap();
-            flushed.standbys.len() == standbys && is_acked(&rule, marker, &flushed)
+            flushed.standbys.len() == standbys
+                && flushed.acked(&AckQuorum::of(&rule)).is_some_and(|acked| acked >= marker)
         };
         eventually("the marker is acked by standbys that are all there", acked).await;
         cluster.sql(0).await.sql.batch_execute("CREATE TABLE public.t (id int)").await.unwrap();

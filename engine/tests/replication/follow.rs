@@ -1,8 +1,10 @@
 //! Following on real servers.
 
-use holdfast_engine::postgres::links::Upstream;
-use holdfast_engine::postgres::standby::follow::{FollowError, Held, follow, may_follow};
 use std::time::Duration;
+
+use holdfast_engine::postgres::links::Upstream;
+use holdfast_engine::postgres::standby::follow::{FollowError, follow};
+use holdfast_replication::chain::{Held, may_follow};
 
 use crate::cluster::{Cluster, WAIT, term};
 use crate::support::eventually;
@@ -19,7 +21,7 @@ async fn a_loser_whose_log_ends_before_the_fork_follows_the_winner() {
     assert!(more.position > less.position);
     cluster.reign(1, 2).await;
     let chain = cluster.node(1).session().await.newest_rules(9).await.unwrap();
-    let own = Held { rule: less.rule.unwrap().id, timeline: less.timeline, end: less.position };
+    let own = Held { rule: less.rule.map(|rule| rule.id), reign: less.timeline, end: less.position };
     may_follow(own, &chain).unwrap();
     assert_eq!(cluster.follow(1, 2).await.timeline, term(2));
     eventually("it has the winner's rows", async || cluster.nodes[2].rows().await == [1, 2]).await;

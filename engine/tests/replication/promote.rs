@@ -3,10 +3,10 @@
 use std::fs;
 
 use holdfast_engine::postgres::standby::Hands as _;
-use holdfast_engine::postgres::standby::follow::{Diverged, Held, may_follow};
 use holdfast_engine::postgres::standby::promote::{PromoteError, dangling, placeholders, promote};
 use holdfast_engine::postgres::standby::receiver::detach;
 use holdfast_model::RuleId;
+use holdfast_replication::chain::{Diverged, Held, may_follow};
 use test_case::test_case;
 
 use crate::cluster::{Cluster, WAIT, term};
@@ -106,8 +106,8 @@ async fn two_candidates_never_share_a_timeline() {
     let chain = cluster.node(2).session().await.newest_rules(9).await.unwrap();
     let session = cluster.node(1).session().await;
     let own = Held {
-        rule: RuleId { term: term(2), version: 1 },
-        timeline: term(2),
+        rule: Some(RuleId { term: term(2), version: 1 }),
+        reign: term(2),
         end: session.status().await.unwrap().flushed(),
     };
     assert!(own.end > fork.start);

@@ -1,9 +1,9 @@
 //! The way back of a deposed primary.
 
 use holdfast_engine::postgres::SyncStandbys;
-use holdfast_engine::postgres::standby::follow::{Diverged, Held, may_follow};
 use holdfast_engine::postgres::standby::rewind::{NotRewound, RewindView, Tail, launch, may_rewind};
 use holdfast_model::{Lsn, Rule, RuleId};
+use holdfast_replication::chain::{Diverged, Held, may_follow};
 use test_case::test_case;
 
 use crate::cluster::{Cluster, WAIT, term};
@@ -25,8 +25,8 @@ async fn a_deposed_primary_is_rewound_and_follows(major: u32) {
 
     let session = cluster.node(1).session().await;
     let chain = session.newest_rules(9).await.unwrap();
-    let own = Held { rule: RuleId { term: term(1), version: 1 }, timeline: term(1), end };
-    assert!(matches!(may_follow(own, &chain), Err(Diverged::PastTheFork { .. })));
+    let own = Held { rule: Some(RuleId { term: term(1), version: 1 }), reign: term(1), end };
+    assert!(matches!(may_follow(own, &chain), Err(Diverged::PastFork { .. })));
 
     let deposed = cluster.nodes[0].member.clone();
     let whole = cluster.rule(3, 2, 1, Lsn::ZERO);

@@ -3,10 +3,11 @@
 use std::sync::{Arc, LazyLock};
 
 use holdfast_model::{ClusterId, Lsn, Member, Promise, Rule, RuleId, Term};
-use holdfast_replication::chain;
+use holdfast_replication::chain::{self, Held};
 use holdfast_replication::change::{self, Change, Seen, Step as ChangeStep, Underway};
 use holdfast_replication::promise::{self, Attempt, Promised, Standing};
 use holdfast_replication::quorum::AckQuorum;
+use holdfast_replication::resume::{Flushing, may_resume};
 
 use super::actions::{Naive, Protocol};
 use super::rules::{RuleRef, id, member};
@@ -146,13 +147,13 @@ impl Protocol {
         if state.nodes[node].role == following && get(&reign.targets, own_id).is_some() {
             return None;
         }
-        let mut chain: Vec<Arc<Rule>> = upstream.rules().map(|rule| self.rules.get(rule)).collect();
-        chain.reverse();
-        let rule = chain.iter().find(|rule| rule.id.term.number() == u32::from(term))?;
+        let chain: Vec<Arc<Rule>> = upstream.rules().map(|rule| self.rules.get(rule)).collect();
+        let rule = chain.iter().rev().find(|rule| rule.id.term.number() == u32::from(term))?;
         let (stand, own_end) = (self.stand(state, node), state.nodes[node].end());
         let pledge = Pledge { term, attempt: 0 };
         let promised = promise::follow(stand.as_standing(), rule, attempt(pledge)).ok()?;
-        chain::may_follow(stand.last_rule, lsn(own_end), &chain).ok()?;
+        let reign = stand.last_rule.map_or(Term::FIRST, |rule| rule.term);
+        chain::may_follow(Held { rule: stand.last_rule, reign, end: lsn(own_end) }, &chain).ok()?;
         put(&mut state.nodes[primary].reign_mut()?.targets, own_id, end);
         let own = &mut state.nodes[node];
         if promised != Promised::Already {
@@ -175,7 +176,8 @@ impl Protocol {
         let stand = self.stand(state, node);
         let Some(newest) = newest.filter(|_| was_primary) else { return };
         let rule = self.rules.get(newest);
-        if !promise::may_resume(stand.as_standing(), &rule) {
+        let Some(promise) = stand.promise.as_ref() else { return };
+        if may_resume(promise, &rule, stand.member, Flushing::Strong).is_err() {
             return;
         }
         let own = &state.nodes[node];

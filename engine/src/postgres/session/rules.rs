@@ -6,7 +6,7 @@
 //! * `an_older_or_different_rule_is_refused`.
 //!
 //! The marker's commit does not wait for acks (`synchronous_commit = local`): it would hang the agent's only session,
-//! and COMMIT returning is not an ack anyway. Whether the marker is acked is judged by [`crate::postgres::rule_ack`]
+//! and COMMIT returning is not an ack anyway. Whether the marker is acked is judged by [`crate::postgres::flushed`]
 //! from flush positions. Other sessions' commits are not touched by it.
 
 use holdfast_model::{Lsn, Member, Rule, RuleId, Term};
@@ -16,8 +16,8 @@ use tokio_postgres::types::{Json, PgLsn};
 
 use super::status::lsn_of;
 use super::{Session, SessionError};
+use crate::postgres::flushed::Flushed;
 use crate::postgres::layout::{DATABASE, PROBE_ROLE};
-use crate::postgres::rule_ack::Flushed;
 
 /// Why a rule was not written.
 #[derive(Debug, thiserror::Error)]

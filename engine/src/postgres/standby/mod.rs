@@ -3,8 +3,7 @@
 //!
 //! * [`receiver`]: recruits it: nothing more is received, all that was received is applied, then its position is read.
 //! * [`promote`]: begins a term on it.
-//! * [`follow`]: whether it may follow, and following.
-//! * [`resume`]: whether a primary whose engine crashed may go on in place.
+//! * [`follow`]: attaches it to a primary.
 //! * [`rewind`]: the guarded way back of a primary whose log went past the fork.
 //!
 //! What is not SQL is done by others' [`Hands`]: processes belong to another user, and the data volume to workers.
@@ -14,7 +13,6 @@
 pub mod follow;
 pub mod promote;
 pub mod receiver;
-pub mod resume;
 pub mod rewind;
 
 use async_trait::async_trait;
@@ -23,7 +21,7 @@ use super::recovery::RecoveryFile;
 use crate::engine::Cause;
 
 /// Its presence in the data directory makes the next start a standby; Postgres takes it away when it promotes. Durable
-/// before every start that is neither a first start, a restore nor a resume in place ([`resume::may_resume`]): an engine
+/// before every start that is neither a first start, a restore nor a resume in place ([`holdfast_replication::resume`]): an engine
 /// that is started without it opens its own log for writing.
 pub const STANDBY_SIGNAL: &str = "standby.signal";
 

@@ -3,7 +3,7 @@
 //!
 //! It is as safe as an election if nobody can have been elected who counted on this server's log as it was: the promise is
 //! still that of its own reign, its own last rule says that it reigns, and nothing that it acked or wrote can have been lost
-//! by weak settings. Otherwise it starts with [`super::STANDBY_SIGNAL`].
+//! by weak settings. Otherwise it starts as a standby, and asks nobody's leave but a new primary's.
 //!
 //! Invariants, each a test below:
 //! * `only_the_primary_of_its_own_promise_resumes`.
@@ -88,21 +88,12 @@ pub fn may_resume(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use holdfast_model::{ClusterId, Incarnation, Lsn};
-
-    fn member(node: &str, bits: u128) -> Member {
-        Member { node: node.parse().unwrap(), incarnation: Incarnation::from_random(bits) }
-    }
+    use crate::testing::{id, member};
+    use holdfast_model::ClusterId;
 
     fn rule(term: u32, primary: &Member) -> Rule {
-        Rule {
-            id: RuleId { term: Term::new(term).unwrap(), version: 2 },
-            primary: primary.clone(),
-            voters: vec![],
-            k: 1,
-            previous: None,
-            start: Lsn::ZERO,
-        }
+        let primary = primary.clone();
+        Rule { id: id(term, 2), primary, ..crate::testing::rule(1, &["n1:x", "n2:y"]) }
     }
 
     fn promise(term: u32, member: &Member) -> Promise {
@@ -112,20 +103,20 @@ mod tests {
 
     #[test]
     fn only_the_primary_of_its_own_promise_resumes() {
-        let (own, other) = (member("n1", 1), member("n2", 1));
+        let (own, other) = (member("n1"), member("n2"));
         let may = |promise: &Promise, rule: &Rule| may_resume(promise, rule, &own, Flushing::Strong).is_ok();
         assert!(may(&promise(5, &own), &rule(5, &own)));
         assert!(!may(&promise(6, &own), &rule(5, &own)));
         assert!(!may(&promise(4, &own), &rule(5, &own)));
         assert!(!may(&promise(5, &own), &rule(5, &other)));
         // The same node with the disk before this one.
-        assert!(!may(&promise(5, &own), &rule(5, &member("n1", 2))));
-        assert!(!may(&promise(5, &member("n1", 2)), &rule(5, &own)));
+        assert!(!may(&promise(5, &own), &rule(5, &member("n1#2"))));
+        assert!(!may(&promise(5, &member("n1#2")), &rule(5, &own)));
     }
 
     #[test]
     fn every_reason_against_is_told() {
-        let (own, other) = (member("n1", 1), member("n2", 1));
+        let (own, other) = (member("n1"), member("n2"));
         let against = may_resume(&promise(6, &other), &rule(5, &other), &own, Flushing::Weak).unwrap_err();
         assert_eq!(against.len(), 4, "{against:?}");
         assert_eq!(against[0].to_string(), "term 6 is promised, the last rule in the log is (5,2)");
