@@ -10,9 +10,17 @@ use fake::Authority;
 use holdfast_agent::tls::Reloader;
 use holdfast_agent::tls::peer::identify;
 use holdfast_cli::certs::{CertFiles, CertsError, Issue, init, issue};
+use holdfast_model::NodeName;
 use holdfast_proto::identity::{Caller, Identity, Role};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
+
+/// What a database server reads, which looks at nothing else.
+fn common_name(files: &CertFiles) -> String {
+    let der = CertificateDer::from_pem_file(&files.cert).unwrap();
+    let (_, certificate) = x509_parser::parse_x509_certificate(&der).unwrap();
+    certificate.subject().iter_common_name().next().unwrap().as_str().unwrap().to_owned()
+}
 
 fn named(files: &CertFiles) -> Identity {
     identify(Some(&[CertificateDer::from_pem_file(&files.cert).unwrap()])).unwrap()
@@ -64,6 +72,14 @@ fn a_person_cannot_pose_as_a_node() {
     let own = "holdfast://orders/node/eu-1a/n1".parse().unwrap();
     let err = Reloader::start(authority.tls(&person), own).unwrap_err();
     assert!(err.to_string().contains("issue a certificate for it"), "{err}");
+}
+
+#[test]
+fn a_persons_common_name_is_no_nodes_name() {
+    let authority = Authority::of("orders");
+    assert_eq!(common_name(&authority.node("n1")), "n1");
+    let person = common_name(&authority.user("n2", Role::ALL));
+    assert!(person.parse::<NodeName>().is_err(), "{person}");
 }
 
 #[test]

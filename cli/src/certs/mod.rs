@@ -160,7 +160,7 @@ fn leaf(
     let uri = identity.to_string();
     let ascii = |source| CertsError::Make { what: format!("the name {uri}"), source };
     let mut params = valid_for(days);
-    params.distinguished_name = named(&identity.cluster, name.as_str());
+    params.distinguished_name = named(&identity.cluster, &common_name(&identity.caller));
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.use_authority_key_identifier_extension = true;
     params.subject_alt_names = vec![SanType::URI(uri.clone().try_into().map_err(ascii)?)];
@@ -173,6 +173,15 @@ fn leaf(
         }
     }
     Ok(params)
+}
+
+/// PostgreSQL's `cert` login reads the common name and nothing else, so a person's must be no node's name: node names have
+/// no space.
+fn common_name(caller: &Caller) -> String {
+    match caller {
+        Caller::Node { node, .. } => node.to_string(),
+        Caller::User { name, .. } => format!("user {name}"),
+    }
 }
 
 /// A node is reached by its name, by loopback, and by whatever else was given.
