@@ -2,6 +2,7 @@
 //! drives it (an agent, the CLI, an external orchestrator over the same calls, a simulation) carries them.
 //!
 //! * [`failover`]: one attempt at another primary, from the votes of those who miss the old one to an open gate.
+//! * [`switchover`]: the same in peace: nothing is interrupted before the candidate is near, and taken back if it fails.
 //!
 //! Safety does not rest here: every member judges by its own promise and its own log what it takes part in (see
 //! `replication`), and an attempt that is cut off anywhere leaves promises behind and nothing else. What is decided here
@@ -10,3 +11,6 @@
 //! Not here: carrying requests, and noticing by itself that a failover is due.
 
 pub mod failover;
+pub mod switchover;
+#[cfg(test)]
+mod testing;

@@ -2,30 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use holdfast_model::{ClusterId, Incarnation, Lsn, Promise, RuleId, Voter, VoterKind};
+use holdfast_model::{ClusterId, Lsn, Promise, RuleId};
 use holdfast_replication::change;
 use holdfast_replication::promise::{Promised, Standing};
 use proptest::prelude::*;
 
 use super::*;
-
-const ATTEMPT: Attempt = Attempt { term: Term::FIRST.next().unwrap(), id: 7 };
-
-fn member(node: &str) -> Member {
-    Member { node: node.parse().unwrap(), incarnation: Incarnation::from_random(1) }
-}
-
-/// Rule (1,1) over nodes `a`, `b`, `c` ... in a zone of their own each; `a` is the primary.
-fn rule(voters: usize) -> Rule {
-    let voter = |(at, node): (usize, &str)| Voter {
-        member: member(node),
-        zone: format!("z{at}").parse().unwrap(),
-        kind: VoterKind::Full,
-    };
-    let voters = ["a", "b", "c", "d"].into_iter().take(voters).enumerate().map(voter).collect();
-    let id = RuleId { term: Term::FIRST, version: 1 };
-    Rule { id, primary: member("a"), voters, k: 1, previous: None, start: Lsn::ZERO }
-}
+use crate::testing::{ATTEMPT, member, rule};
 
 fn order(rule: Rule) -> Order {
     Order { attempt: ATTEMPT, rule, prefer: vec![], without_votes: false }
