@@ -63,7 +63,8 @@ async fn a_backup_whose_worker_is_killed_publishes_nothing_and_serves_the_next_a
 
 async fn backup_cut_off(stage: &Stage, victim: Victim) -> Result<()> {
     let (mut agent, writer) = stage.serving().await?;
-    stage.node.sql("app", "create table bulk as select md5(n::text) from generate_series(1, 300000) n")?;
+    // Several packs, so that there is a first one long before there is a last one.
+    stage.node.sql("app", "create table bulk as select md5(n::text) from generate_series(1, 1500000) n")?;
     stage.says("shipping log", 0, SOON).await?;
     let mut create = agent.holdfast_in_background(&["backup", "create"])?;
     eventually("a first pack", SOON, async || {
@@ -72,14 +73,18 @@ async fn backup_cut_off(stage: &Stage, victim: Victim) -> Result<()> {
         Ok(())
     })
     .await?;
+    // Nothing is published while its end is prepared.
+    stage.store.hang()?;
     match victim {
         Victim::Agent => {
             drop(agent);
+            stage.store.go_on()?;
             agent = stage.agent().await?;
         }
         Victim::Worker => {
             let workers = stage.workers(&agent, "backup")?;
             run(command("kill").args(["-KILL"]).args(&workers))?;
+            stage.store.go_on()?;
         }
     }
     create.ended_well(SOON).await.expect_err("its backup was cut off");
