@@ -79,12 +79,12 @@ impl Node {
         }
     }
 
-    /// The running operation of a kind, once the reconcile loop has begun it.
-    async fn begun(&self, kind: OperationKind) -> Result<Operation, CallError> {
-        self.shown(|operation| {
-            operation.kind == kind && matches!(operation.state, OperationState::Running { .. })
-        })
-        .await
+    /// The operation of a kind that runs, once the reconcile loop has begun it. One that is none of those `before` may have
+    /// ended already: small work is done before it was ever seen to run.
+    async fn begun(&self, kind: OperationKind, before: &[Operation]) -> Result<Operation, CallError> {
+        let runs = |operation: &Operation| matches!(operation.state, OperationState::Running { .. });
+        let is_new = |operation: &Operation| before.iter().all(|known| known.id != operation.id);
+        self.shown(|operation| operation.kind == kind && (runs(operation) || is_new(operation))).await
     }
 
     /// The newest operation that is `wanted`, once it shows in the view: that is where the caller looks for it next.
@@ -145,9 +145,10 @@ impl Control for Node {
             let missing = format!("the repository already holds {cluster}");
             return Err(refused(Reason::ClusterExists, missing, "restore it, or use another name or prefix"));
         }
+        let before = self.operations.list();
         let order = BootstrapRequest { at: clock::wall_clock(), cluster: request.cluster_id };
         self.ledger.store(&order).map_err(|err| failed("store the order", &err))?;
-        self.begun(OperationKind::Bootstrap).await
+        self.begun(OperationKind::Bootstrap, &before).await
     }
 
     async fn start_engine(&self, _target: Target) -> Result<(), CallError> {
@@ -170,9 +171,10 @@ impl Control for Node {
             return Err(refused(Reason::DataPresent, "this node already holds data", resolve));
         }
         self.open_repository().await?;
+        let before = self.operations.list();
         let order = RestoreOrder { at: clock::wall_clock(), backup: request.backup };
         self.ledger.store(&order).map_err(|err| failed("store the order", &err))?;
-        self.begun(OperationKind::Restore).await
+        self.begun(OperationKind::Restore, &before).await
     }
 
     async fn create_backup(&self, target: Target) -> Result<Operation, CallError> {
