@@ -29,6 +29,8 @@ async fn namesake(stage: &Stage) -> Result<Daemon> {
     let mut daemon = Daemon::start(&other).await?;
     daemon.bootstrap()?;
     daemon.becomes(Serving::Yes, OPENS_WITHIN).await?;
+    // A worker that ships goes on to the end of its turn when its agent is killed.
+    daemon.has_shipped_everything(OPENS_WITHIN).await?;
     Ok(daemon)
 }
 
