@@ -1,13 +1,14 @@
 //! The words of the project as types: parsed once at the edge, pure, no I/O, no async runtime.
 //!
 //! Everything that crosses a crate boundary and means something is named here: who ([`ids`]), which reign
-//! ([`rule`]), how far ([`position`]), on which disk ([`volume`]), in what state ([`status`]), and how a file of
+//! ([`rule`]), how far ([`position`]), on which disk ([`volume`]), in what state ([`status`]), in what company ([`peer`]), and how a file of
 //! ours is framed ([`record`]).
 //!
 //! Not here: reading or writing anything, wire formats (`proto`), SQL (`engine`).
 
 pub mod hex128;
 pub mod ids;
+pub mod peer;
 pub mod position;
 pub mod record;
 pub mod rule;

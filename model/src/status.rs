@@ -6,6 +6,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::peer::{Part, PeerView};
 use crate::volume::{DeviceVerdict, DiskHealth, Space, VolumeIdentity};
 use crate::{ByteCount, ClusterId, ClusterName, Lsn, NodeName, Promise, Rule, Term, Tick, Zone};
 
@@ -312,6 +313,10 @@ pub struct NodeView {
     pub rule: Option<Rule>,
     /// What was promised on this volume.
     pub promise: Option<Promise>,
+    /// What it takes part in.
+    pub part: Part,
+    /// The other nodes of the cluster.
+    pub peers: Vec<PeerView>,
     /// Object storage.
     pub repository: RepositoryView,
     /// Log shipping.

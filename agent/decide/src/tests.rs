@@ -68,6 +68,8 @@ fn view(volume: VolumeView, data: DataView, engine: EngineView, repository: Repo
         gate: Gate::Closed { why: GateClosed::Starting },
         rule: None,
         promise: None,
+        part: holdfast_model::peer::Part::None,
+        peers: vec![],
         repository,
         log: LogView::default(),
         operations: vec![],

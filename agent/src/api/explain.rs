@@ -216,6 +216,8 @@ pub(crate) mod tests {
                 start: Lsn::from_offset(0x200_0000),
             }),
             promise: None,
+            part: holdfast_model::peer::Part::None,
+            peers: vec![],
             repository: RepositoryView::Unknown,
             log: LogView::default(),
             operations: Vec::new(),

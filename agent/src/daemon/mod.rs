@@ -169,6 +169,8 @@ fn first_view(config: &Config, clock: Clock) -> NodeView {
         gate: Gate::Closed { why: GateClosed::Starting },
         rule: None,
         promise: None,
+        part: holdfast_model::peer::Part::None,
+        peers: vec![],
         repository: RepositoryView::Unknown,
         log: LogView::default(),
         operations: vec![],

@@ -32,6 +32,8 @@ impl Reconciler {
             gate,
             rule: report.rule,
             promise: self.volume.desk().and_then(|desk| desk.facts().promise),
+            part: holdfast_model::peer::Part::None,
+            peers: vec![],
             repository: self.repository_view(),
             log: self.shipping.view(),
             operations: node.operations.list(),

@@ -73,6 +73,8 @@ pub(crate) fn serving() -> NodeView {
             start: Lsn::from_offset(0x200_0000),
         }),
         promise: None,
+        part: holdfast_model::peer::Part::None,
+        peers: vec![],
         repository: RepositoryView::Ready {
             cluster: ClusterId::new("orders".parse().unwrap(), 0xabc),
             newest_term: term(),

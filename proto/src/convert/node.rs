@@ -162,6 +162,8 @@ impl Wire for NodeView {
             gate: gate?,
             rule: rule?,
             promise: promise?,
+            part: holdfast_model::peer::Part::None,
+            peers: vec![],
             repository: repository?,
             log: log?,
             operations: operations?,

@@ -255,6 +255,8 @@ pub(crate) fn node_view() -> impl Strategy<Value = NodeView> {
                 gate,
                 rule,
                 promise,
+                part: holdfast_model::peer::Part::None,
+                peers: vec![],
                 repository,
                 log,
                 operations,
