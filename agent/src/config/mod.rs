@@ -6,6 +6,7 @@
 //!
 //! Not here: what needs the machine (does the device exist, does the bucket answer). That is observed.
 
+mod peers;
 mod reader;
 #[cfg(test)]
 mod tests;
@@ -19,6 +20,7 @@ use holdfast_backup::store::RepositoryConfig;
 use holdfast_model::volume::{Filesystem, VolumeKind};
 use holdfast_model::{ByteCount, ClusterName, NodeName, Zone};
 
+pub use peers::PeerConfig;
 pub use reader::Issue;
 use reader::Reader;
 
@@ -29,6 +31,10 @@ pub struct Config {
     pub file: PathBuf,
     /// `[cluster] name`.
     pub cluster: ClusterName,
+    /// `[cluster] k`: how many voters of other zones must hold a commit before it is answered.
+    pub k: u32,
+    /// `[[cluster.peers]]`, without this node.
+    pub peers: Vec<PeerConfig>,
     /// `[node] name`.
     pub node: NodeName,
     /// `[node] zone`.
@@ -216,6 +222,9 @@ fn read_all(file: &Path, r: &mut Reader<'_>) -> Option<Config> {
     let daemon = read_daemon(r, cluster.as_ref());
     let volume = read_volume(r, cluster.as_ref());
     let engine = read_engine(r);
+    let port = engine.as_ref().map_or(0, |engine| engine.port);
+    let peers = peers::read(r, node.as_ref(), port);
+    let k = peers::read_k(r, &peers);
     let repository = read_repository(r);
     let second = Duration::from_secs(1);
     let log_interval = r.duration("log.interval", second, Duration::from_millis(100), 60 * second);
@@ -241,6 +250,8 @@ fn read_all(file: &Path, r: &mut Reader<'_>) -> Option<Config> {
     Some(Config {
         file: file.to_owned(),
         cluster: cluster?,
+        k,
+        peers,
         node: node?,
         zone: zone?,
         daemon: daemon?,

@@ -110,6 +110,67 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// An optional whole number, at most `most`.
+    pub(super) fn number(&mut self, field: &str, default: u32, most: u32) -> u32 {
+        let Some(value) = self.raw(field) else { return default };
+        match value.as_integer().and_then(|n| u32::try_from(n).ok()).filter(|n| *n <= most) {
+            Some(number) => number,
+            None => {
+                self.issue(field, format!("must be a whole number from 0 to {most}"));
+                default
+            }
+        }
+    }
+
+    /// How many tables a list such as `[[cluster.peers]]` holds; their fields are read with [`Self::entry`] as
+    /// `section.name[0].field`. Those that are not `known` are told.
+    pub(super) fn entries(&mut self, field: &str, known: &[&str]) -> usize {
+        let Some(value) = self.raw(field) else { return 0 };
+        let tables = value.as_array().filter(|entries| entries.iter().all(Value::is_table));
+        let Some(tables) = tables else {
+            self.issue(field, format!("must be a list of tables: write [[{field}]] above each"));
+            return 0;
+        };
+        for (at, table) in tables.iter().enumerate() {
+            for name in table.as_table().into_iter().flat_map(Table::keys) {
+                if !known.contains(&name.as_str()) {
+                    let problem = format!("is not a known field: [[{field}]] takes {}", known.join(", "));
+                    self.issue(&format!("{field}[{at}].{name}"), problem);
+                }
+            }
+        }
+        tables.len()
+    }
+
+    /// A field of an entry that must be there and parses as `T`.
+    pub(super) fn entry<T>(&mut self, field: &str, hint: &str) -> Option<T>
+    where
+        T: FromStr,
+        T::Err: fmt::Display,
+    {
+        let Some(text) = self.entry_text(field) else {
+            self.issue(field, format!("is missing: {hint}"));
+            return None;
+        };
+        match text.parse() {
+            Ok(value) => Some(value),
+            Err(err) => {
+                self.issue(field, err.to_string());
+                None
+            }
+        }
+    }
+
+    /// A field of an entry, if it is there; what is no text is an empty one, which parses as nothing.
+    pub(super) fn entry_text(&self, field: &str) -> Option<String> {
+        let (list, rest) = field.split_once('[')?;
+        let (at, name) = rest.split_once("].")?;
+        let (section, list) = list.split_once('.')?;
+        let entries = self.table.get(section)?.as_table()?.get(list)?.as_array()?;
+        let value = entries.get(at.parse::<usize>().ok()?)?.as_table()?.get(name)?;
+        Some(value.as_str().unwrap_or_default().to_owned())
+    }
+
     /// An optional TCP port.
     pub(super) fn port(&mut self, field: &str, default: u16) -> u16 {
         match self.raw(field) {

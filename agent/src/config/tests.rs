@@ -91,6 +91,50 @@ fn restoring_needs_a_repository() {
 }
 
 #[test]
+fn peers_are_read_without_the_node_itself() {
+    let peers = r#"
+[[cluster.peers]]
+node = "n1"
+zone = "eu-1a"
+address = "10.0.1.1:7430"
+[[cluster.peers]]
+node = "n2"
+zone = "eu-1b"
+address = "10.0.2.1:7430"
+[[cluster.peers]]
+node = "n3"
+zone = "eu-1c"
+address = "10.0.3.1:7430"
+engine = "10.0.3.9:6432"
+"#;
+    let config = Config::parse(Path::new("/t.toml"), &format!("{GOOD}{peers}")).unwrap();
+    let engines: Vec<_> =
+        config.peers.iter().map(|peer| (peer.node.as_str(), peer.engine.to_string())).collect();
+    assert_eq!(engines, [("n2", "10.0.2.1:5432".to_owned()), ("n3", "10.0.3.9:6432".to_owned())]);
+    assert_eq!(config.k, 1);
+    assert_eq!(Config::parse(Path::new("/t.toml"), GOOD).unwrap().k, 0);
+}
+
+#[test]
+fn every_mistake_in_a_peer_is_told() {
+    let peers =
+        "[[cluster.peers]]\nnode = \"n2\"\nzone = 7\nadress = \"x\"\n[[cluster.peers]]\nnode = \"N3\"\n";
+    let all = issues(&format!("{GOOD}{peers}")).join("\n");
+    for field in [
+        "cluster.peers[0].adress",
+        "cluster.peers[0].address",
+        "cluster.peers[0].zone",
+        "cluster.peers[1].node",
+    ] {
+        assert!(all.contains(&format!("{field}:")), "{field} is missing in:\n{all}");
+    }
+    let lonely = issues(&GOOD.replace("name = \"orders\"", "name = \"orders\"\nk = 1"));
+    assert!(lonely[0].starts_with("cluster.k: needs other nodes"), "{lonely:?}");
+    let many = issues(&GOOD.replace("name = \"orders\"", "name = \"orders\"\nk = 3"));
+    assert_eq!(many, ["cluster.k: must be a whole number from 0 to 2"]);
+}
+
+#[test]
 fn a_run_dir_too_long_for_sockets_is_refused() {
     let long = "x".repeat(95);
     let all = issues(&format!("{GOOD}\n[daemon]\nrun_dir = \"/{long}\"\n"));
