@@ -3,15 +3,23 @@
 //! Not here: processes (the agent starts a [`crate::Launch`], finds it again and stops it) and files below
 //! the data directory (workers read and write those).
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use holdfast_model::status::Gate;
-use holdfast_model::{Lsn, Rule, Term};
+use holdfast_model::{Lsn, Member, Rule, Term};
+use holdfast_replication::catch_up::Attachment;
 
 use crate::postgres::SyncStandbys;
 use crate::postgres::backup::BackupEnd;
 use crate::postgres::flushed::Flushed;
+use crate::postgres::links::Upstream;
+use crate::postgres::standby::Hands;
+use crate::postgres::standby::follow::Following;
+use crate::postgres::standby::promote::Promoted;
+use crate::postgres::standby::receiver::Recruited;
 
 /// Whether trying again can help.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,6 +94,9 @@ pub trait Engine: Send {
     /// The newest rule in its own log and that rule's predecessor, newest first; fewer when there are fewer.
     async fn newest_rules(&mut self) -> Result<Vec<Rule>, EngineError>;
 
+    /// Every rule in its own log, oldest first.
+    async fn rules(&mut self) -> Result<Vec<Rule>, EngineError>;
+
     /// Writes a rule and its marker; returns a position past both. Idempotent for the newest rule.
     async fn write_rule(&mut self, rule: &Rule) -> Result<Lsn, EngineError>;
 
@@ -97,6 +108,38 @@ pub trait Engine: Send {
 
     /// Ends clients that came in before the gate closed; returns how many. Refused while commits wait for acks.
     async fn end_clients(&mut self, rule: &Rule) -> Result<u64, EngineError>;
+
+    /// Lets these members attach, from the next [`Engine::apply_gate`] on: each has a login and a slot of its own. Only on
+    /// a server that writes.
+    async fn admit(&mut self, members: &BTreeSet<Member>) -> Result<(), EngineError>;
+
+    /// Sees that a member can neither attach nor ack any more. The list and the files in force do not name it.
+    async fn expel(&mut self, member: &Member, deadline: Duration) -> Result<(), EngineError>;
+
+    /// Sees that every stream is younger than the files in force: only then may a raised `k` be counted on.
+    async fn renew_streams(&mut self, deadline: Duration) -> Result<(), EngineError>;
+
+    /// Each member's stream, by the login that it proved; ends streams that ack under another's name.
+    async fn streams(&mut self) -> Result<BTreeMap<Member, Attachment<Lsn>>, EngineError>;
+
+    /// Makes sure that a server in recovery receives nothing more, has applied all that it received, and only then reads
+    /// how far it is. When it is late, stop the server at once, start it again as a standby and recruit it again.
+    async fn recruit(&mut self, hands: &dyn Hands, deadline: Duration) -> Result<Recruited, EngineError>;
+
+    /// Begins a term on a recruited server. Idempotent.
+    async fn promote(
+        &mut self,
+        hands: &dyn Hands,
+        term: Term,
+        deadline: Duration,
+    ) -> Result<Promoted, EngineError>;
+
+    /// Points a server in recovery at another one. Whether it may was asked before. An error after the files are in force
+    /// means that it goes on trying.
+    async fn follow(&mut self, upstream: &Upstream, deadline: Duration) -> Result<Following, EngineError>;
+
+    /// What it receives from there; `None` while it does not.
+    async fn following(&mut self, upstream: &Upstream) -> Result<Option<Following>, EngineError>;
 
     /// Begins a base backup; returns where its replay begins. One at a time.
     async fn begin_backup(&mut self, label: &str) -> Result<Lsn, EngineError>;

@@ -3,14 +3,23 @@
 //! A plain struct whose fields a test sets: `running`, `answers` and `hangs` are its faults. It keeps what a real engine keeps
 //! over a crash and drops the rest.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
 use async_trait::async_trait;
 use holdfast_model::status::{Gate, GateClosed};
-use holdfast_model::{Lsn, Rule, Term};
+use holdfast_model::{Lsn, Member, Rule, Term};
+use holdfast_replication::catch_up::Attachment;
 
 use crate::engine::{Engine, EngineError, EngineStatus};
 use crate::postgres::SyncStandbys;
 use crate::postgres::backup::BackupEnd;
 use crate::postgres::flushed::Flushed;
+use crate::postgres::links::Upstream;
+use crate::postgres::standby::Hands;
+use crate::postgres::standby::follow::Following;
+use crate::postgres::standby::promote::Promoted;
+use crate::postgres::standby::receiver::Recruited;
 
 /// What each write adds to the log, in bytes.
 const RECORD_BYTES: u64 = 64;
@@ -24,6 +33,14 @@ pub struct Fake {
     pub answers: bool,
     /// Whether questions are never answered, not even by an error.
     pub hangs: bool,
+    /// Whether it was started as a standby.
+    pub recovers: bool,
+    /// Whom it follows.
+    pub upstream: Option<Upstream>,
+    /// Who may attach.
+    pub admitted: BTreeSet<Member>,
+    /// Who is attached; the flush positions are those of [`Self::flushed`].
+    pub attached: BTreeMap<Member, u64>,
     /// The term of its data.
     pub term: Term,
     /// Durable log.
@@ -49,6 +66,14 @@ enum FakeError {
     Frozen,
     #[error("the log holds a newer or another rule")]
     Rule,
+    #[error("it is in recovery")]
+    Recovers,
+    #[error("it is not in recovery")]
+    Writes,
+    #[error("the member is still counted or let in")]
+    Counted,
+    #[error("it is in a later term")]
+    Term,
 }
 
 impl Fake {
@@ -59,6 +84,10 @@ impl Fake {
             running: false,
             answers: true,
             hangs: false,
+            recovers: false,
+            upstream: None,
+            admitted: BTreeSet::new(),
+            attached: BTreeMap::new(),
             term: Term::FIRST,
             flushed: Flushed::alone(Lsn::from_offset(RECORD_BYTES)),
             rules: Vec::new(),
@@ -74,17 +103,31 @@ impl Fake {
         self.running = false;
         self.clients = 0;
         self.backup = None;
+        self.attached.clear();
     }
 
     /// A client's commit, when the gate lets clients write.
     pub fn commit(&mut self) -> Option<Lsn> {
-        let serves = self.running && self.answers && matches!(self.gate, Gate::Open { .. });
+        let serves = self.running && self.answers && !self.recovers && matches!(self.gate, Gate::Open { .. });
         serves.then(|| self.append())
     }
 
     fn append(&mut self) -> Lsn {
         self.flushed.local = self.flushed.local.plus(RECORD_BYTES);
         self.flushed.local
+    }
+
+    fn refuse<T>(doing: &'static str, why: FakeError) -> Result<T, EngineError> {
+        Err(EngineError::Refused { doing, source: Box::new(why) })
+    }
+
+    fn check_role(&self, doing: &'static str, recovers: bool) -> Result<(), EngineError> {
+        self.check(doing)?;
+        match (self.recovers, recovers) {
+            (true, false) => Self::refuse(doing, FakeError::Recovers),
+            (false, true) => Self::refuse(doing, FakeError::Writes),
+            (true, true) | (false, false) => Ok(()),
+        }
     }
 
     fn check(&self, doing: &'static str) -> Result<(), EngineError> {
@@ -113,7 +156,7 @@ impl Engine for Fake {
         Ok(EngineStatus {
             version: "0.0".to_owned(),
             system_identifier: 1,
-            in_recovery: false,
+            in_recovery: self.recovers,
             term: self.term,
             flushed: self.flushed.local,
         })
@@ -122,6 +165,77 @@ impl Engine for Fake {
     async fn newest_rules(&mut self) -> Result<Vec<Rule>, EngineError> {
         self.check("read the newest rules")?;
         Ok(self.rules.iter().rev().take(2).cloned().collect())
+    }
+
+    async fn rules(&mut self) -> Result<Vec<Rule>, EngineError> {
+        self.check("read every rule")?;
+        Ok(self.rules.clone())
+    }
+
+    async fn admit(&mut self, members: &BTreeSet<Member>) -> Result<(), EngineError> {
+        self.check_role("admit members", false)?;
+        self.admitted.clone_from(members);
+        Ok(())
+    }
+
+    async fn expel(&mut self, member: &Member, _deadline: Duration) -> Result<(), EngineError> {
+        let doing = "expel a member";
+        self.check_role(doing, false)?;
+        let counted = matches!(&self.sync, SyncStandbys::AnyOf { members, .. } if members.contains(member));
+        if counted || self.admitted.contains(member) {
+            return Self::refuse(doing, FakeError::Counted);
+        }
+        self.attached.remove(member);
+        self.flushed.standbys.remove(member);
+        Ok(())
+    }
+
+    async fn renew_streams(&mut self, _deadline: Duration) -> Result<(), EngineError> {
+        self.check("renew streams")
+    }
+
+    async fn streams(&mut self) -> Result<BTreeMap<Member, Attachment<Lsn>>, EngineError> {
+        self.check("look at streams")?;
+        let flushed = |member: &Member| self.flushed.standbys.get(member).copied();
+        let stream = |(member, stream): (&Member, &u64)| {
+            Some((member.clone(), Attachment { stream: *stream, flushed: flushed(member)? }))
+        };
+        Ok(self.attached.iter().filter_map(stream).collect())
+    }
+
+    async fn recruit(&mut self, _hands: &dyn Hands, _deadline: Duration) -> Result<Recruited, EngineError> {
+        self.check_role("recruit", true)?;
+        self.upstream = None;
+        Ok(Recruited { rule: self.rules.last().cloned(), timeline: self.term, position: self.flushed.local })
+    }
+
+    async fn promote(
+        &mut self,
+        _hands: &dyn Hands,
+        term: Term,
+        _deadline: Duration,
+    ) -> Result<Promoted, EngineError> {
+        let doing = "promote";
+        self.check(doing)?;
+        let (from, start) = (self.term, self.flushed.local);
+        if self.recovers && term > self.term {
+            (self.recovers, self.term) = (false, term);
+        } else if self.recovers || term != self.term {
+            return Self::refuse(doing, FakeError::Term);
+        }
+        Ok(Promoted { from, start })
+    }
+
+    async fn follow(&mut self, upstream: &Upstream, _deadline: Duration) -> Result<Following, EngineError> {
+        self.check_role("follow", true)?;
+        self.upstream = Some(upstream.clone());
+        Ok(Following { timeline: upstream.term, flushed: Some(self.flushed.local) })
+    }
+
+    async fn following(&mut self, upstream: &Upstream) -> Result<Option<Following>, EngineError> {
+        self.check("look at what is received")?;
+        let same = self.upstream.as_ref() == Some(upstream);
+        Ok(same.then_some(Following { timeline: upstream.term, flushed: Some(self.flushed.local) }))
     }
 
     async fn write_rule(&mut self, rule: &Rule) -> Result<Lsn, EngineError> {

@@ -24,6 +24,7 @@ pub mod links;
 pub mod members;
 pub mod page;
 pub mod recovery;
+mod replicate;
 pub mod session;
 pub mod standby;
 pub mod sync;

@@ -158,7 +158,7 @@ pub(super) const NO_RESTORE: [(&str, &str); 2] =
     [("restore_command", ""), ("recovery_target_timeline", "latest")];
 
 /// The agent's settings that a reload may change.
-fn changing(settings: &Settings<'_>) -> [(&'static str, String); 5] {
+fn changing(settings: &Settings<'_>) -> [(&'static str, String); 6] {
     let read_only = if settings.read_only { "on" } else { "off" };
     let upstream = settings.links.upstream.as_ref().zip(settings.tls);
     [
@@ -167,6 +167,8 @@ fn changing(settings: &Settings<'_>) -> [(&'static str, String); 5] {
         ("primary_slot_name", upstream.map_or_else(String::new, |(upstream, _)| upstream.slot_name())),
         ("synchronous_standby_names", settings.sync.render()),
         ("default_transaction_read_only", read_only.to_owned()),
+        // A member that follows keeps log which its primary may not have shipped yet: who is promoted ships it first.
+        ("wal_keep_size", if settings.tls.is_some() { "256MB" } else { "0" }.to_owned()),
         ("max_slot_wal_keep_size", format!("{}MB", settings.slot_log_max.bytes() >> 20)),
     ]
 }

@@ -1,22 +1,27 @@
 //! [`Engine`] for a real Postgres: keeps the agent's session, renders files, delegates everything else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use holdfast_model::status::Gate;
-use holdfast_model::{ByteCount, ClusterName, Lsn, Rule};
+use holdfast_model::{ByteCount, ClusterName, Lsn, Member, Rule, Term};
+use holdfast_replication::catch_up::Attachment;
 
 use super::backup::{BackupEnd, BackupError, BackupSession};
 use super::config::{self, ConfigError, Settings};
 use super::flushed::Flushed;
 use super::gate::{self, Files, GateError};
 use super::hba::{self, ClientRule};
-use super::links::{Links, Peer, Tls};
+use super::links::{Links, Tls, Upstream};
 use super::session::clients::TerminateError;
 use super::session::rules::RuleError;
 use super::session::status::ServerFacts;
 use super::session::{Session, SessionError};
+use super::standby::Hands;
+use super::standby::follow::Following;
+use super::standby::promote::Promoted;
+use super::standby::receiver::Recruited;
 use super::{Layout, SyncStandbys, Version, argv};
 use crate::engine::{Engine, EngineError, EngineStatus, Retry};
 use crate::launch::Launch;
@@ -100,8 +105,8 @@ impl Setup {
 /// One Postgres server.
 #[derive(Debug)]
 pub struct Postgres {
-    setup: Setup,
-    links: Links,
+    pub(super) setup: Setup,
+    pub(super) links: Links,
     session: Option<(Session, ServerFacts)>,
     backup: Option<BackupSession>,
 }
@@ -119,11 +124,6 @@ impl Postgres {
         &self.setup
     }
 
-    /// Who may replicate from this server, from the next change of the gate on.
-    pub fn set_peers(&mut self, peers: Vec<Peer>) {
-        self.links.peers = peers;
-    }
-
     /// The open session, or a new one when there is none or it is spoilt.
     ///
     /// # Errors
@@ -139,7 +139,7 @@ impl Postgres {
         Ok((session, facts))
     }
 
-    async fn session_for(&mut self, doing: &'static str) -> Result<&mut Session, EngineError> {
+    pub(super) async fn session_for(&mut self, doing: &'static str) -> Result<&mut Session, EngineError> {
         self.session().await.map(|(session, _)| session).map_err(|err| of_session(doing, err))
     }
 }
@@ -207,6 +207,52 @@ impl Engine for Postgres {
         })
     }
 
+    async fn rules(&mut self) -> Result<Vec<Rule>, EngineError> {
+        let doing = "read every rule";
+        self.session_for(doing).await?.rules().await.map_err(|err| of_session(doing, err))
+    }
+
+    async fn admit(&mut self, members: &BTreeSet<Member>) -> Result<(), EngineError> {
+        self.admit_members(members).await
+    }
+
+    async fn expel(&mut self, member: &Member, deadline: Duration) -> Result<(), EngineError> {
+        self.expel_member(member, deadline).await
+    }
+
+    async fn renew_streams(&mut self, deadline: Duration) -> Result<(), EngineError> {
+        self.renew(deadline).await
+    }
+
+    async fn streams(&mut self) -> Result<BTreeMap<Member, Attachment<Lsn>>, EngineError> {
+        let doing = "look at streams";
+        let session = self.session_for(doing).await?;
+        session.end_impostors().await.map_err(|err| of_session(doing, err))?;
+        session.streams().await.map_err(|err| of_session(doing, err))
+    }
+
+    async fn recruit(&mut self, hands: &dyn Hands, deadline: Duration) -> Result<Recruited, EngineError> {
+        self.recruit_standby(hands, deadline).await
+    }
+
+    async fn promote(
+        &mut self,
+        hands: &dyn Hands,
+        term: Term,
+        deadline: Duration,
+    ) -> Result<Promoted, EngineError> {
+        self.promote_standby(hands, term, deadline).await
+    }
+
+    async fn follow(&mut self, upstream: &Upstream, deadline: Duration) -> Result<Following, EngineError> {
+        self.follow_upstream(upstream, deadline).await
+    }
+
+    async fn following(&mut self, upstream: &Upstream) -> Result<Option<Following>, EngineError> {
+        let doing = "look at what is received";
+        self.session_for(doing).await?.following(upstream).await.map_err(|err| of_session(doing, err))
+    }
+
     async fn begin_backup(&mut self, label: &str) -> Result<Lsn, EngineError> {
         if self.backup.as_ref().is_some_and(|backup| !backup.is_void()) {
             return Err(EngineError::Order("begin a backup: one is under way"));
@@ -228,17 +274,23 @@ impl Engine for Postgres {
 /// The operator's settings do not render. They were checked at start, so this is only met when a file changed.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
-struct RenderError(Vec<ConfigError>);
+pub(super) struct RenderError(pub(super) Vec<ConfigError>);
 
-fn refused(doing: &'static str, err: impl std::error::Error + Send + Sync + 'static) -> EngineError {
+pub(super) fn refused(
+    doing: &'static str,
+    err: impl std::error::Error + Send + Sync + 'static,
+) -> EngineError {
     EngineError::Refused { doing, source: Box::new(err) }
 }
 
-fn unavailable(doing: &'static str, err: impl std::error::Error + Send + Sync + 'static) -> EngineError {
+pub(super) fn unavailable(
+    doing: &'static str,
+    err: impl std::error::Error + Send + Sync + 'static,
+) -> EngineError {
     EngineError::Unavailable { doing, source: Box::new(err) }
 }
 
-fn of_session(doing: &'static str, err: SessionError) -> EngineError {
+pub(super) fn of_session(doing: &'static str, err: SessionError) -> EngineError {
     match err.retry() {
         Retry::Backoff => unavailable(doing, err),
         Retry::Never => refused(doing, err),

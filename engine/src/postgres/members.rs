@@ -14,14 +14,17 @@
 //! * `after_a_renewal_every_walsender_is_younger_than_the_reload`.
 //! * `nobody_acks_under_another_members_name`.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use holdfast_model::Member;
+use holdfast_model::{Lsn, Member};
+use holdfast_replication::catch_up::Attachment;
 use tokio::time::{self, Instant};
+use tokio_postgres::types::PgLsn;
 
 use super::layout::MEMBERS_ROLE;
 use super::links::slot_name;
-use super::session::status::ConfLoaded;
+use super::session::status::{ConfLoaded, lsn_of};
 use super::session::{Session, SessionError};
 
 /// How often it is looked whether walsenders are gone.
@@ -198,6 +201,25 @@ impl Session {
             WHERE r.application_name IS DISTINCT FROM r.usename \
             AND r.application_name IN (SELECT rolname FROM pg_roles WHERE pg_has_role(oid, $1::name, 'MEMBER'))";
         Ok(count(self.row("end impostors", sql, &[&MEMBERS_ROLE]).await?.get(0)))
+    }
+
+    /// The stream of each member that is attached under its own name, and how far it has flushed there. A member that
+    /// was not heard yet has none. Another process of the server is another stream.
+    ///
+    /// # Errors
+    /// [`SessionError`].
+    pub async fn streams(&self) -> Result<BTreeMap<Member, Attachment<Lsn>>, SessionError> {
+        let sql = "SELECT usename::text, pid, (extract(epoch FROM backend_start) * 1000000)::bigint, flush_lsn \
+            FROM pg_stat_replication WHERE usename = application_name AND flush_lsn IS NOT NULL";
+        let rows = self.rows("look at streams", sql, &[]).await?;
+        let stream = |row: &tokio_postgres::Row| {
+            let member = row.get::<_, &str>(0).parse().ok()?;
+            let (pid, started) = (row.get::<_, i32>(1), row.get::<_, i64>(2));
+            // A pid alone may come back.
+            let stream = started.cast_unsigned().rotate_left(22) ^ u64::from(pid.cast_unsigned());
+            Some((member, Attachment { stream, flushed: lsn_of(row.get::<_, PgLsn>(3)) }))
+        };
+        Ok(rows.iter().filter_map(stream).collect())
     }
 
     async fn is_let_in(&self, member: &Member) -> Result<bool, SessionError> {

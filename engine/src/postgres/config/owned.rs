@@ -54,6 +54,7 @@ pub(super) const FIXED: &[Fixed] = &[
 const OTHERS: &[(&str, &str)] = &[
     ("synchronous_standby_names", DURABLE),
     ("default_transaction_read_only", GATE),
+    ("wal_keep_size", "members keep log that was not shipped yet by it"),
     ("max_slot_wal_keep_size", "a lost peer must not fill the disk"),
     ("hba_file", GATE),
     ("ident_file", GATE),

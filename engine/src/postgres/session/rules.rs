@@ -19,6 +19,9 @@ use super::{Session, SessionError};
 use crate::postgres::flushed::Flushed;
 use crate::postgres::layout::{DATABASE, PROBE_ROLE};
 
+/// Rules that are ever read at once: one per restart and change of members, for decades.
+const RULES_MAX: u32 = 100_000;
+
 /// Why a rule was not written.
 #[derive(Debug, thiserror::Error)]
 pub enum RuleError {
@@ -86,6 +89,16 @@ impl Session {
                 Err(source) => Err(SessionError::Query { doing, source }),
             })
             .collect()
+    }
+
+    /// Every rule in this server's log, oldest first.
+    ///
+    /// # Errors
+    /// [`SessionError`].
+    pub async fn rules(&self) -> Result<Vec<Rule>, SessionError> {
+        let mut rules = self.newest_rules(RULES_MAX).await?;
+        rules.reverse();
+        Ok(rules)
     }
 
     /// Writes `rule` and its marker in one transaction; returns a position that is past both and already durable

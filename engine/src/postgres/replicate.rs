@@ -1,0 +1,134 @@
+//! The members' side of [`super::Postgres`]: who attaches to a server that writes, and what one that follows does.
+//!
+//! Each function turns the errors of [`super::members`] and [`super::standby`] into what the agent's loops go by: whether
+//! trying again can help.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use holdfast_model::{Member, Term};
+
+use super::config::ConfigError;
+use super::driver::{Postgres, RenderError, of_session, refused, unavailable};
+use super::gate::GateError;
+use super::links::{Peer, Upstream};
+use super::members::{RemoveError, RenewError};
+use super::standby::Hands;
+use super::standby::follow::{FollowError, Following};
+use super::standby::promote::{PromoteError, Promoted};
+use super::standby::receiver::{Recruited, StopError};
+use super::standby::{follow, promote, receiver};
+use crate::engine::EngineError;
+
+impl Postgres {
+    pub(super) async fn admit_members(&mut self, members: &BTreeSet<Member>) -> Result<(), EngineError> {
+        let doing = "admit members";
+        let session = self.session_for(doing).await?;
+        for member in members {
+            session.ensure_member(member).await.map_err(|err| of_session(doing, err))?;
+        }
+        let peer = |member: &Member| Peer { member: member.clone(), address: None, rewinds: false };
+        self.links.peers = members.iter().map(peer).collect();
+        Ok(())
+    }
+
+    pub(super) async fn expel_member(
+        &mut self,
+        member: &Member,
+        deadline: Duration,
+    ) -> Result<(), EngineError> {
+        let doing = "expel a member";
+        let expelled = self.session_for(doing).await?.remove_member(member, deadline).await;
+        expelled.map_err(|err| match err {
+            RemoveError::Session { source, .. } => of_session(doing, source),
+            RemoveError::StillThere { .. } => unavailable(doing, err),
+            RemoveError::StillCounted { .. } | RemoveError::StillLetIn(_) => refused(doing, err),
+        })
+    }
+
+    pub(super) async fn renew(&mut self, deadline: Duration) -> Result<(), EngineError> {
+        let doing = "renew streams";
+        let session = self.session_for(doing).await?;
+        let loaded = session.status().await.map_err(|err| of_session(doing, err))?.conf_loaded;
+        session.renew_walsenders(loaded, deadline).await.map_err(|err| match err {
+            RenewError::Session(source) => of_session(doing, source),
+            RenewError::StillThere { .. } => unavailable(doing, err),
+        })
+    }
+
+    pub(super) async fn recruit_standby(
+        &mut self,
+        hands: &dyn Hands,
+        deadline: Duration,
+    ) -> Result<Recruited, EngineError> {
+        let setup = self.setup.clone();
+        let session = self.session_for("recruit").await?;
+        receiver::detach(session, &setup, &[]).await.map_err(of_stop)?;
+        receiver::stop(session, hands, deadline).await.map_err(of_stop)
+    }
+
+    pub(super) async fn promote_standby(
+        &mut self,
+        hands: &dyn Hands,
+        term: Term,
+        deadline: Duration,
+    ) -> Result<Promoted, EngineError> {
+        let doing = "promote";
+        let session = self.session_for(doing).await?;
+        promote::promote(session, hands, term, deadline).await.map_err(|err| match err {
+            PromoteError::Session(source) => of_session(doing, source),
+            PromoteError::Late(_) | PromoteError::Hands(_) | PromoteError::Receives(_) => {
+                unavailable(doing, err)
+            }
+            PromoteError::Term { .. }
+            | PromoteError::Gap { .. }
+            | PromoteError::Taken { .. }
+            | PromoteError::Upstream
+            | PromoteError::EmptyList
+            | PromoteError::Primary(_)
+            | PromoteError::Timeline { .. } => refused(doing, err),
+        })
+    }
+
+    pub(super) async fn follow_upstream(
+        &mut self,
+        upstream: &Upstream,
+        deadline: Duration,
+    ) -> Result<Following, EngineError> {
+        let doing = "follow";
+        let setup = self.setup.clone();
+        let session = self.session_for(doing).await?;
+        follow::follow(session, &setup, &[], upstream, deadline).await.map_err(|err| match err {
+            FollowError::Session(source) => of_session(doing, source),
+            FollowError::Render(errors) => render(doing, errors),
+            FollowError::Reload(source) => of_gate(doing, source),
+            FollowError::NotStreaming(_) => unavailable(doing, err),
+            FollowError::Install(_) | FollowError::NotInRecovery => refused(doing, err),
+        })
+    }
+}
+
+fn render(doing: &'static str, errors: Vec<ConfigError>) -> EngineError {
+    refused(doing, RenderError(errors))
+}
+
+fn of_gate(doing: &'static str, err: GateError) -> EngineError {
+    match err {
+        GateError::Session(source) => of_session(doing, source),
+        GateError::NotReloaded(_) => unavailable(doing, err),
+        GateError::Files(_) | GateError::Setting { .. } | GateError::LetIn | GateError::KeptOut => {
+            refused(doing, err)
+        }
+    }
+}
+
+fn of_stop(err: StopError) -> EngineError {
+    let doing = "recruit";
+    match err {
+        StopError::Session(source) => of_session(doing, source),
+        StopError::Render(errors) => render(doing, errors),
+        StopError::Reload(source) => of_gate(doing, source),
+        StopError::Hands(_) | StopError::Deadline { .. } => unavailable(doing, err),
+        StopError::Install(_) | StopError::NotInRecovery => refused(doing, err),
+    }
+}
