@@ -9,20 +9,24 @@
 //! * `an_adopted_engine_is_stopped_only_when_its_volume_was_not_found`: it outlives the restart of its agent.
 //! * `an_empty_disk_never_means_a_new_cluster`: nothing is initialised without an operator's request.
 //! * `only_a_blank_device_is_formatted_and_only_for_a_reason`.
+//! * `who_is_deposed_promises_before_it_stops_and_never_resumes`.
+//! * `a_lost_node_joins_whoever_reigns_and_never_refounds_beside_it`.
 //!
 //! Not here: doing anything. Each [`Action`] has a file of its name in the agent's `act`.
 
 pub mod gate;
+pub mod members;
 mod reason;
 #[cfg(test)]
 mod tests;
 
+use holdfast_model::peer::Part;
 use holdfast_model::status::{
     DataView, EngineView, Gate, GateClosed, NodeView, OperationKind, OperationState, RepositoryView,
     VolumeView,
 };
 use holdfast_model::volume::{DeviceId, DiskHealth};
-use holdfast_model::{ClusterId, Tick};
+use holdfast_model::{ClusterId, NodeName, Rule, Term, Tick};
 
 pub use reason::Reason;
 
@@ -39,6 +43,10 @@ pub struct Desired {
     pub refound: bool,
     /// A provably blank device may be formatted without being told.
     pub format_blank: bool,
+    /// The cluster has other nodes.
+    pub has_peers: bool,
+    /// The data was restored, and its engine replays log: it is left alone until that has ended.
+    pub replays: bool,
 }
 
 /// Whether the engine is to run.
@@ -69,8 +77,18 @@ pub enum Action {
     Bootstrap,
     /// Begin, or go on with, restoring from the repository under a new term.
     Refound,
-    /// Start the engine with a closed gate.
+    /// Begin, or go on with, restoring behind the cluster that reigns elsewhere, to follow it.
+    Join(NodeName),
+    /// Promise the term of this rule, which has begun: nothing below it is taken part in any more.
+    Promise(Rule),
+    /// Follow this node, which reigns, if the log allows it.
+    Follow(NodeName),
+    /// Give up data whose log left the chain, after keeping what it has beyond; nobody counts on it any more.
+    GiveUpData,
+    /// Start the engine with a closed gate, as a standby unless it may resume in place.
     StartEngine,
+    /// Begin a backup: the repository has none, and no other node could join.
+    StartBackup,
     /// Begin to ship acked log to the repository.
     StartShipping,
 }
@@ -90,6 +108,8 @@ pub struct Plan {
 const TURN_MS: u64 = 1_000;
 /// A crash-looping engine is started again after 1, 2, 4 ... seconds, at most this many.
 const BACKOFF_MAX_MS: u64 = 60_000;
+/// Before the first backup is tried again.
+const BACKUP_AGAIN_MS: u64 = 10_000;
 
 /// Decides the next step from what is wanted and what is.
 #[must_use]
@@ -158,10 +178,12 @@ fn on_blank_device(want: &Desired, view: &NodeView, device: &DeviceId) -> (Vec<A
 enum Purpose {
     Bootstrap,
     Refound,
+    Join(NodeName),
 }
 
 /// Why an empty volume may be filled, or what is missing. Empty never means "new cluster".
 fn purpose(want: &Desired, view: &NodeView) -> Result<Purpose, Reason> {
+    let reigning = members::reigning(view).map(|reigning| reigning.peer.node.clone());
     match (&view.repository, want.bootstrap) {
         (RepositoryView::Unknown, _) => Err(Reason::AskingRepository),
         (RepositoryView::Unreachable { why }, _) => Err(Reason::RepositoryUnreachable(why.clone())),
@@ -169,6 +191,14 @@ fn purpose(want: &Desired, view: &NodeView) -> Result<Purpose, Reason> {
         (RepositoryView::Disabled | RepositoryView::Empty, false) => Err(Reason::NoClusterYet),
         (RepositoryView::Ready { cluster, .. }, true) if want.founding.as_ref() == Some(cluster) => {
             Ok(Purpose::Bootstrap)
+        }
+        // Whoever reigns has everything that was acknowledged.
+        (RepositoryView::Ready { .. }, _) if want.has_peers && reigning.is_some() => {
+            reigning.map(Purpose::Join).ok_or(Reason::NoPrimary)
+        }
+        // Others may be waiting for a primary: while any of them answers, nothing is lost for certain.
+        (RepositoryView::Ready { .. }, _) if want.has_peers && members::any_holds_data(view) => {
+            Err(Reason::NoPrimary)
         }
         (RepositoryView::Ready { .. }, _) if want.refound => Ok(Purpose::Refound),
         (RepositoryView::Ready { cluster, .. }, true) => Err(Reason::ClusterExists(cluster.clone())),
@@ -198,6 +228,7 @@ fn on_empty_volume(want: &Desired, view: &NodeView) -> (Vec<Action>, Reason) {
     match purpose(want, view) {
         Ok(Purpose::Bootstrap) => (vec![Action::Bootstrap], Reason::Working(OperationKind::Bootstrap)),
         Ok(Purpose::Refound) => (vec![Action::Refound], Reason::Working(OperationKind::Restore)),
+        Ok(Purpose::Join(node)) => (vec![Action::Join(node.clone())], Reason::Joining(node)),
         Err(reason) => (vec![], reason),
     }
 }
@@ -208,7 +239,14 @@ fn on_ready_data(want: &Desired, view: &NodeView, now: Tick) -> (Vec<Action>, Re
             on_stopped_engine(view, backoff_left_ms(*crashes, *since, now))
         }
         (EngineWanted::Running, EngineView::Starting { .. }) => (vec![], Reason::EngineStarting),
-        (EngineWanted::Running, EngineView::Running { .. }) => on_running_engine(view),
+        (EngineWanted::Running, EngineView::Running { in_recovery: true, .. }) if !want.replays => {
+            on_standby(view)
+        }
+        (EngineWanted::Running, EngineView::Running { timeline, .. }) => match deposed(want, view, *timeline)
+        {
+            Some(step_down) => step_down,
+            None => on_running_engine(want, view),
+        },
         (EngineWanted::Stopped, EngineView::Starting { .. } | EngineView::Running { .. }) => {
             (vec![Action::HoldGate(GateClosed::Stopping), Action::StopEngine], Reason::StoppedByOperator)
         }
@@ -218,10 +256,67 @@ fn on_ready_data(want: &Desired, view: &NodeView, now: Tick) -> (Vec<Action>, Re
     }
 }
 
+/// A reign that has ended elsewhere, or that this member promised to take no part in any more. The promise comes first: by it
+/// the engine starts as a standby from now on.
+fn deposed(want: &Desired, view: &NodeView, timeline: Term) -> Option<(Vec<Action>, Reason)> {
+    let promised = view.promise.as_ref().map(|promise| promise.max_term);
+    if want.replays {
+        return None;
+    }
+    let stop = [Action::HoldGate(GateClosed::PromisedHigher), Action::StopEngine];
+    match members::reigning(view) {
+        Some(reigning) if promised.is_some_and(|promised| promised < reigning.rule.id.term) => {
+            let promise = Action::Promise(reigning.rule.clone());
+            let actions = std::iter::once(promise).chain(stop).collect();
+            Some((actions, Reason::Deposed(reigning.rule.id)))
+        }
+        Some(_) | None => promised
+            .filter(|promised| *promised > timeline)
+            .map(|promised| (stop.to_vec(), Reason::Recruited(promised))),
+    }
+}
+
+/// A server in recovery follows whoever reigns, once that term is promised.
+fn on_standby(view: &NodeView) -> (Vec<Action>, Reason) {
+    let promised = view.promise.as_ref().map(|promise| promise.max_term);
+    let Some(reigning) = members::reigning(view) else {
+        return (vec![], Reason::NoPrimary);
+    };
+    let (node, rule) = (&reigning.peer.node, reigning.rule);
+    match (&view.part, promised) {
+        (_, Some(promised)) if promised > rule.id.term => (vec![], Reason::Recruited(promised)),
+        (_, Some(promised)) if promised < rule.id.term => (
+            vec![Action::Promise(rule.clone()), Action::Follow(node.clone())],
+            Reason::Following(node.clone()),
+        ),
+        (Part::Diverged { why }, _) => {
+            let own = members::own(view);
+            let counted = rule.voters.iter().any(|voter| Some(&voter.member) == own.as_ref());
+            if counted || !reigning.settled {
+                return (vec![], Reason::Diverged(why.clone()));
+            }
+            (vec![Action::GiveUpData, Action::StopEngine], Reason::Diverged(why.clone()))
+        }
+        (
+            Part::None
+            | Part::Writes { .. }
+            | Part::Follows { .. }
+            | Part::Recruited { .. }
+            | Part::Waits { .. },
+            _,
+        ) => (vec![Action::Follow(node.clone())], Reason::Following(node.clone())),
+    }
+}
+
 /// A disk that was away may hold an older reign than the repository knows of: what was acknowledged since is not on it.
 /// A repository that does not answer holds nothing up (I12).
 fn on_stopped_engine(view: &NodeView, again_in_ms: u64) -> (Vec<Action>, Reason) {
     let promised = view.promise.as_ref().map(|promise| promise.max_term);
+    // It comes up as a standby then, whatever it was, and follows if its log allows it.
+    let begun = members::reigning(view).filter(|reigning| promised < Some(reigning.rule.id.term));
+    if let (Some(reigning), 0) = (begun, again_in_ms) {
+        return (vec![Action::Promise(reigning.rule.clone()), Action::StartEngine], Reason::StartingEngine);
+    }
     match &view.repository {
         RepositoryView::Unknown => (vec![], Reason::AskingRepository),
         RepositoryView::Ready { newest_term, .. }
@@ -242,18 +337,33 @@ fn on_stopped_engine(view: &NodeView, again_in_ms: u64) -> (Vec<Action>, Reason)
     }
 }
 
-fn on_running_engine(view: &NodeView) -> (Vec<Action>, Reason) {
+fn on_running_engine(want: &Desired, view: &NodeView) -> (Vec<Action>, Reason) {
     let shipping_wanted = match (&view.gate, &view.repository) {
         (Gate::Open { .. } | Gate::ReadOnly { .. }, RepositoryView::Ready { .. }) => !view.log.running,
         (Gate::Open { .. } | Gate::ReadOnly { .. } | Gate::Closed { .. }, _) => false,
     };
-    let actions = if shipping_wanted { vec![Action::StartShipping] } else { vec![] };
+    let mut actions = if shipping_wanted { vec![Action::StartShipping] } else { vec![] };
+    if want.has_peers && !shipping_wanted && needs_a_backup(view) {
+        actions.push(Action::StartBackup);
+    }
     let reason = match &view.gate {
         Gate::Open { term } => Reason::Serving(*term),
         Gate::ReadOnly { term } => Reason::ServingReads(*term),
         Gate::Closed { why } => Reason::GateClosed(*why),
     };
     (actions, reason)
+}
+
+/// Nodes join by restoring: without a backup none can.
+fn needs_a_backup(view: &NodeView) -> bool {
+    let none = matches!(&view.repository, RepositoryView::Ready { newest_backup: None, .. });
+    let serves = matches!(view.gate, Gate::Open { .. } | Gate::ReadOnly { .. });
+    let lately = view.operations.iter().any(|operation| {
+        operation.kind == OperationKind::Backup
+            && (matches!(operation.state, OperationState::Running { .. })
+                || view.at.millis_since(operation.since) < BACKUP_AGAIN_MS)
+    });
+    none && serves && !lately
 }
 
 fn running_operation(view: &NodeView) -> Option<OperationKind> {

@@ -4,7 +4,7 @@ use std::fmt;
 
 use holdfast_model::status::{GateClosed, OperationKind};
 use holdfast_model::volume::{DeviceId, DeviceVerdict, DiskHealth};
-use holdfast_model::{ClusterId, Term};
+use holdfast_model::{ClusterId, NodeName, RuleId, Term};
 
 /// The reason behind a [`Plan`](crate::Plan).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +27,12 @@ pub enum Reason {
     EngineWithoutVolume,
     EngineWithoutData,
     Superseded(Term),
+    NoPrimary,
+    Joining(NodeName),
+    Following(NodeName),
+    Recruited(Term),
+    Deposed(RuleId),
+    Diverged(String),
     StartingEngine,
     EngineStarting,
     EngineCrashed { again_in_ms: u64 },
@@ -94,6 +100,19 @@ impl fmt::Display for Reason {
             Self::Superseded(term) => write!(
                 f,
                 "the data is of an older reign than term {term} of the repository: put back the disk of that reign, or give this one up (wipe it) and restore"
+            ),
+            Self::NoPrimary => f.write_str(
+                "no peer reigns: waiting for one; if none comes back, see 'holdfast status' and 'holdfast failover'",
+            ),
+            Self::Joining(node) => write!(f, "restoring from the repository, to follow {node}"),
+            Self::Following(node) => write!(f, "following {node}"),
+            Self::Recruited(term) => {
+                write!(f, "term {term} is promised: waiting for its primary; if none comes, run 'holdfast failover'")
+            }
+            Self::Deposed(rule) => write!(f, "rule {rule} reigns elsewhere: stepping down to follow"),
+            Self::Diverged(why) => write!(
+                f,
+                "{why}; this is done by itself once the primary's rule does not name this member any more"
             ),
             Self::StartingEngine => f.write_str("data ready: starting the engine"),
             Self::EngineStarting => f.write_str("waiting for the engine to answer"),

@@ -84,6 +84,8 @@ fn want() -> Desired {
         founding: None,
         refound: false,
         format_blank: true,
+        has_peers: false,
+        replays: false,
     }
 }
 
@@ -281,6 +283,8 @@ fn any_view() -> impl Strategy<Value = NodeView> {
 
 fn any_want() -> impl Strategy<Value = Desired> {
     (any::<bool>(), any::<bool>(), any::<bool>()).prop_map(|(bootstrap, refound, format_blank)| Desired {
+        has_peers: false,
+        replays: false,
         engine: EngineWanted::Running,
         bootstrap,
         founding: None,

@@ -3,6 +3,7 @@
 //! * A new cluster: no rule yet, promised term 1, data of timeline 1.
 //! * A refound cluster: the rule that was reserved for this incarnation, once its timeline is there.
 //! * Resume in place: the newest rule names this member, and the promise is that rule's term.
+//! * Promotion: this member was promoted to the term that it promised, its timeline is there, and no rule of it yet.
 //!
 //! Everything else writes nothing, and the gate stays closed.
 
@@ -14,7 +15,14 @@ use holdfast_replication::resume::{self, Flushing};
 use super::Membership;
 
 /// The rule to write, or none.
-pub(super) fn rule(membership: &Membership, status: &EngineStatus, newest: Option<&Rule>) -> Option<Rule> {
+///
+/// `branch` is where the server's timeline left the one before, asked for only when [`is_promotion`].
+pub(super) fn rule(
+    membership: &Membership,
+    status: &EngineStatus,
+    newest: Option<&Rule>,
+    branch: Option<Lsn>,
+) -> Option<Rule> {
     let promised =
         membership.promise.as_ref().filter(|promise| promise.member == membership.member)?.max_term;
     if promised != status.term {
@@ -25,8 +33,16 @@ pub(super) fn rule(membership: &Membership, status: &EngineStatus, newest: Optio
             (opening.id.term == promised && opening.primary == membership.member).then(|| opening.clone())
         }
         (None, _) => (promised == Term::FIRST).then(|| first(&membership.member, &membership.zone)),
+        (Some(newest), _) if is_promotion(membership, status, newest) => {
+            Some(change::promoted(newest, &membership.member, promised, branch?))
+        }
         (Some(newest), _) => resumed(membership, status.flushed, newest),
     }
+}
+
+/// Whether the server was promoted to the term that this member promised and began, and has no rule of it yet.
+pub(super) fn is_promotion(membership: &Membership, status: &EngineStatus, newest: &Rule) -> bool {
+    membership.opening.is_none() && membership.reign == Some(status.term) && newest.id.term < status.term
 }
 
 /// Rule (1,1) of a new cluster: one voter, and nobody else whose ack could be needed.

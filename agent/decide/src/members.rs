@@ -1,0 +1,127 @@
+//! What a node does about the other members: whom it follows, when it steps down, whom it admits, and what it changes about
+//! its rule. Pure; goes by what peers said, which is never proof: the gate loop and the members themselves check again
+//! everything that safety rests on.
+//!
+//! Invariants, each a test below:
+//! * `only_a_reigning_peer_is_followed`.
+//! * `an_incarnation_leaves_only_when_its_node_has_another_or_its_log_has_left_the_chain`.
+//! * `k_rises_only_when_enough_members_receive`, and never falls by itself.
+//!
+//! Not here: whether a log may follow (`replication::chain`), and whether a member caught up (`replication::catch_up`).
+
+use std::collections::BTreeSet;
+
+use holdfast_model::peer::{Part, PeerSaid, PeerView};
+use holdfast_model::status::{Gate, NodeView, VolumeView};
+use holdfast_model::{Member, NodeName, Rule, Voter, VoterKind};
+use holdfast_replication::change::{self, Change};
+
+/// What a peer said longer ago than this says nothing about now.
+const STALE_MS: u64 = 5_000;
+
+/// A peer that writes under its own newest rule.
+#[derive(Debug, Clone, Copy)]
+pub struct Reigning<'a> {
+    /// The peer.
+    pub peer: &'a PeerView,
+    /// Its rule.
+    pub rule: &'a Rule,
+    /// What clients may do there.
+    pub gate: &'a Gate,
+    /// Whether that rule was seen acked and nothing about it is being changed.
+    pub settled: bool,
+}
+
+/// What a peer said lately.
+fn said(peer: &PeerView) -> Option<&PeerSaid> {
+    peer.said.as_ref().filter(|_| peer.heard_ms.is_some_and(|heard| heard < STALE_MS))
+}
+
+/// This node's member; none without a volume.
+#[must_use]
+pub fn own(view: &NodeView) -> Option<Member> {
+    match &view.volume {
+        VolumeView::Mounted { identity, .. } => {
+            Some(Member { node: view.node.clone(), incarnation: identity.incarnation })
+        }
+        VolumeView::Unknown
+        | VolumeView::Absent { .. }
+        | VolumeView::Blank { .. }
+        | VolumeView::Unmounted { .. } => None,
+    }
+}
+
+/// The peer that reigns by the newest rule that any peer reigns by.
+#[must_use]
+pub fn reigning(view: &NodeView) -> Option<Reigning<'_>> {
+    let reigns = view.peers.iter().filter_map(|peer| {
+        let said = said(peer)?;
+        let Part::Writes { change, .. } = &said.part else { return None };
+        let rule = said.rule.as_ref().filter(|rule| Some(&rule.primary) == said.member.as_ref())?;
+        let settled = matches!(said.gate, Gate::Open { .. } | Gate::ReadOnly { .. }) && change.is_none();
+        Some(Reigning { peer, rule, gate: &said.gate, settled })
+    });
+    reigns.max_by_key(|reigning| reigning.rule.id)
+}
+
+/// Whether any peer says that it has data of the cluster.
+#[must_use]
+pub fn any_holds_data(view: &NodeView) -> bool {
+    view.peers.iter().filter_map(said).any(|said| said.rule.is_some())
+}
+
+/// Members that may attach although no rule names them yet: what catches up, and comes to be named by it.
+#[must_use]
+pub fn admitted(view: &NodeView, held_out: &BTreeSet<NodeName>) -> BTreeSet<Member> {
+    let wanted = view.peers.iter().filter(|peer| !held_out.contains(&peer.node));
+    let said =
+        wanted.filter_map(|peer| said(peer).filter(|said| !matches!(said.part, Part::Diverged { .. })));
+    said.filter_map(|said| said.member.clone()).collect()
+}
+
+/// The next change of the rule, if this node is its primary: one at a time, the most urgent first. Changes that the rule
+/// cannot take now are passed over.
+#[must_use]
+pub fn change(view: &NodeView, k: u32, held_out: &BTreeSet<NodeName>) -> Option<Change> {
+    let own = own(view)?;
+    let rule = view.rule.as_ref().filter(|rule| rule.primary == own)?;
+    let Part::Writes { streams, .. } = &view.part else { return None };
+    let possible = |change: &Change| change::changed(rule, change, rule.start).is_ok();
+    let removed = rule.voters.iter().filter(|voter| voter.member != own && leaves(view, voter, held_out));
+    if let Some(change) =
+        removed.map(|voter| Change::Remove(voter.member.clone())).find(|change| possible(change))
+    {
+        return Some(change);
+    }
+    let added = view.peers.iter().filter(|peer| !held_out.contains(&peer.node)).filter_map(|peer| {
+        let said = said(peer)?;
+        let member = said.member.clone()?;
+        let receives = matches!(&said.part, Part::Follows { primary, streaming: true } if *primary == own);
+        (receives && streams.contains_key(&member))
+            .then(|| Change::Add(Voter { member, zone: peer.zone.clone(), kind: VoterKind::Full }))
+    });
+    if let Some(change) = added.into_iter().find(|change| possible(change)) {
+        return Some(change);
+    }
+    let own_zone = rule.voters.iter().find(|voter| voter.member == own).map(|voter| &voter.zone);
+    let ackers = rule.voters.iter().filter(|voter| {
+        voter.member != own && Some(&voter.zone) != own_zone && streams.contains_key(&voter.member)
+    });
+    let raised = Change::SetK(k);
+    (rule.k < k && u32::try_from(ackers.count()).is_ok_and(|ackers| ackers >= k) && possible(&raised))
+        .then_some(raised)
+}
+
+/// Whether a voter is known not to come back as it is: its node has another incarnation, its log has left the chain, or an
+/// operator wants it out.
+fn leaves(view: &NodeView, voter: &Voter, held_out: &BTreeSet<NodeName>) -> bool {
+    let node = &voter.member.node;
+    held_out.contains(node)
+        || view.peers.iter().filter(|peer| peer.node == *node).any(|peer| {
+            said(peer).is_some_and(|said| match &said.member {
+                Some(member) if *member != voter.member => true,
+                Some(_) => matches!(said.part, Part::Diverged { .. }),
+                None => false,
+            })
+        })
+}

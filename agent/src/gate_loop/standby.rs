@@ -1,0 +1,215 @@
+//! A server in recovery: whom it follows, and holding still for whoever recruits it.
+//!
+//! Whether it may follow is judged by its own log, which is read only when it receives nothing: so it is recruited before
+//! each change of its upstream. What it was told of another's chain decides, never what it was told about itself.
+//!
+//! Invariants, each a test in `tests`:
+//! * `a_diverged_member_does_not_follow` (I13).
+//! * `nobody_is_followed_below_a_recruit` (I3).
+//! * `a_stream_that_an_earlier_agent_began_goes_on`.
+
+use std::time::Duration;
+
+use holdfast_engine::engine::{Engine, EngineError, Retry};
+use holdfast_engine::postgres::links::Upstream;
+use holdfast_engine::postgres::standby::receiver::Recruited;
+use holdfast_model::peer::Part;
+use holdfast_model::{Member, Term};
+use holdfast_replication::chain::{self, Held};
+use tracing::{debug, info, warn};
+
+use super::GateLoop;
+use super::orders::{FollowOrder, GateOrders, GateReport, Standing};
+use super::writer::Writer;
+use crate::chain::Chain;
+
+/// For the receiver to be gone and all of what it received to be applied.
+const RECRUIT_DEADLINE: Duration = Duration::from_secs(8);
+const PROMOTE_DEADLINE: Duration = Duration::from_secs(10);
+/// To be seen streaming; later it is looked at each turn.
+const FOLLOW_DEADLINE: Duration = Duration::from_millis(500);
+
+/// What is known about a server in recovery.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Standby {
+    /// Nothing below is followed: the highest term that it was recruited for.
+    floor: Option<Term>,
+    state: State,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+enum State {
+    /// Not looked at: an earlier agent may have left it following.
+    #[default]
+    Unknown,
+    /// It receives nothing; this is all that it has.
+    Still(Recruited),
+    /// It is pointed at this one.
+    Follows { primary: Member, upstream: Upstream },
+    /// Its log is none of this primary's.
+    Diverged { from: Member, why: String },
+}
+
+impl Standby {
+    /// What remains when the server was started again.
+    pub(super) const fn of_new_process(&self) -> Self {
+        Self { floor: self.floor, state: State::Unknown }
+    }
+
+    /// The order, if nothing that was promised forbids it.
+    fn permitted<'a>(&self, orders: &'a GateOrders) -> Option<&'a FollowOrder> {
+        let promise = orders.member.as_ref()?.promise.as_ref()?;
+        let order = orders.follow.as_ref()?;
+        let term = order.upstream.term;
+        (promise.max_term <= term && self.floor.is_none_or(|floor| floor <= term)).then_some(order)
+    }
+}
+
+impl<E: Engine> GateLoop<E> {
+    pub(super) async fn stand_by(
+        &mut self,
+        orders: &GateOrders,
+        report: &mut GateReport,
+    ) -> Result<(), EngineError> {
+        report.rule = self.engine.newest_rules().await?.into_iter().next();
+        let moved = self.move_on(orders).await;
+        report.part = self.part(orders, report).await;
+        moved
+    }
+
+    /// Brings the state one step nearer to the order.
+    async fn move_on(&mut self, orders: &GateOrders) -> Result<(), EngineError> {
+        // Until its volume is known nobody knows what it has promised.
+        let Some(membership) = &orders.member else { return Ok(()) };
+        let order = self.standby.permitted(orders);
+        match (&self.standby.state, order) {
+            (State::Follows { upstream, .. }, Some(order)) if *upstream == order.upstream => Ok(()),
+            (State::Diverged { from, .. }, Some(order)) if *from == order.primary => Ok(()),
+            (State::Unknown, Some(order)) => {
+                if self.engine.following(&order.upstream).await?.is_some() {
+                    let (primary, upstream) = (order.primary.clone(), order.upstream.clone());
+                    self.standby.state = State::Follows { primary, upstream };
+                    return Ok(());
+                }
+                self.hold_still(orders).await?;
+                self.attach(orders).await
+            }
+            (State::Follows { .. } | State::Diverged { .. }, Some(_)) => {
+                self.hold_still(orders).await?;
+                self.attach(orders).await
+            }
+            (State::Still(_), Some(_)) => self.attach(orders).await,
+            // Promised, and perhaps not heard of: it must not ack any more, whether or not anybody asks again.
+            (State::Follows { upstream, .. }, None)
+                if membership.promise.as_ref().is_some_and(|promise| promise.max_term > upstream.term) =>
+            {
+                self.hold_still(orders).await
+            }
+            (State::Unknown, None) if !orders.fresh => self.hold_still(orders).await,
+            (State::Unknown | State::Follows { .. } | State::Still(_) | State::Diverged { .. }, None) => {
+                Ok(())
+            }
+        }
+    }
+
+    async fn hold_still(&mut self, orders: &GateOrders) -> Result<(), EngineError> {
+        let process = orders.process.ok_or(EngineError::Order("recruit: no engine runs"))?;
+        let hands = self.hands.of(process);
+        let recruited = self.engine.recruit(&*hands, RECRUIT_DEADLINE).await?;
+        debug!(position = %recruited.position, "standby holds still");
+        self.standby.state = State::Still(recruited);
+        Ok(())
+    }
+
+    /// Follows, if the log allows it.
+    async fn attach(&mut self, orders: &GateOrders) -> Result<(), EngineError> {
+        let Some(order) = self.standby.permitted(orders).cloned() else { return Ok(()) };
+        let State::Still(recruited) = &self.standby.state else { return Ok(()) };
+        let held = Held {
+            rule: recruited.rule.as_ref().map(|rule| rule.id),
+            reign: recruited.timeline,
+            end: recruited.position,
+        };
+        if let Err(diverged) = chain::may_follow(held, &order.chain) {
+            warn!(primary = %order.primary, why = %diverged, "this member's log is none of the primary's");
+            let why = diverged.to_string();
+            self.standby.state = State::Diverged { from: order.primary, why };
+            return Ok(());
+        }
+        info!(primary = %order.primary, term = %order.upstream.term, "following");
+        let upstream = order.upstream.clone();
+        self.standby.state = State::Follows { primary: order.primary, upstream: order.upstream };
+        match self.engine.follow(&upstream, FOLLOW_DEADLINE).await {
+            Ok(_) => Ok(()),
+            Err(err) if err.retry() == Retry::Backoff => Ok(()),
+            Err(err) => {
+                self.standby.state = State::Unknown;
+                Err(err)
+            }
+        }
+    }
+
+    async fn part(&mut self, orders: &GateOrders, report: &GateReport) -> Part {
+        let promised = orders.member.as_ref().and_then(|membership| membership.promise.as_ref());
+        let recruited = promised
+            .map(|promise| promise.max_term)
+            .filter(|promised| report.rule.as_ref().is_some_and(|rule| rule.id.term < *promised));
+        match &self.standby.state {
+            State::Follows { primary, upstream } => {
+                let (primary, upstream) = (primary.clone(), upstream.clone());
+                let following = self.engine.following(&upstream).await.ok().flatten();
+                let streaming = following.is_some_and(|following| following.timeline == upstream.term);
+                Part::Follows { primary, streaming }
+            }
+            State::Diverged { why, .. } => Part::Diverged { why: why.clone() },
+            State::Still(_) | State::Unknown => match (recruited, self.standby.permitted(orders)) {
+                (Some(term), None) => Part::Recruited { term },
+                (_, Some(order)) => Part::Waits { why: format!("about to follow {}", order.primary) },
+                (None, None) => Part::Waits { why: "no primary was heard of".to_owned() },
+            },
+        }
+    }
+
+    /// Recruits the server for a term that is promised.
+    pub(super) async fn recruit(&mut self, term: Term, orders: &GateOrders) -> Result<Standing, EngineError> {
+        self.standby.floor = self.standby.floor.max(Some(term));
+        let position = match &self.standby.state {
+            State::Still(recruited) => recruited.position,
+            State::Unknown | State::Follows { .. } | State::Diverged { .. } => {
+                self.hold_still(orders).await?;
+                let State::Still(recruited) = &self.standby.state else {
+                    return Err(EngineError::Order("recruit: it does not hold still"));
+                };
+                recruited.position
+            }
+        };
+        // It receives nothing, so these are as old as the position.
+        let rules = self.engine.newest_rules().await?;
+        Ok(Standing { rules, position })
+    }
+
+    /// Begins a term on a server that was recruited for it. Its marker is written by the next turn.
+    pub(super) async fn promote(&mut self, term: Term, orders: &GateOrders) -> Result<(), EngineError> {
+        let process = orders.process.ok_or(EngineError::Order("promote: no engine runs"))?;
+        let status = self.engine.status().await?;
+        if status.in_recovery && !matches!(self.standby.state, State::Still(_)) {
+            return Err(EngineError::Order("promote: it was not recruited in this life of its agent"));
+        }
+        let hands = self.hands.of(process);
+        let promoted = self.engine.promote(&*hands, term, PROMOTE_DEADLINE).await;
+        match promoted {
+            Ok(promoted) => {
+                info!(%term, from = %promoted.from, start = %promoted.start, "promoted");
+                if status.in_recovery {
+                    self.writer = Writer::promoted();
+                    self.standby.state = State::Unknown;
+                }
+                Ok(())
+            }
+            Err(err) => {
+                warn!(%term, error = %Chain(&err), "not promoted");
+                Err(err)
+            }
+        }
+    }
+}

@@ -1,0 +1,396 @@
+//! A server that writes: its opening marker, what is in force on it, who attaches to it, and changes of its rule.
+//!
+//! Invariants, each a test in `tests`:
+//! * `a_member_is_named_only_after_it_caught_up` (I8).
+//! * `a_removed_member_is_expelled_before_the_rule_without_it_is_written`.
+//! * `a_change_that_was_cut_off_goes_on_from_what_is` (in `replication`).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use holdfast_engine::engine::{Engine, EngineError};
+use holdfast_engine::postgres::SyncStandbys;
+use holdfast_model::peer::Part;
+use holdfast_model::status::{Gate, GateClosed};
+use holdfast_model::{Lsn, Member, Rule};
+use holdfast_replication::catch_up::CatchUp;
+use holdfast_replication::change::{self, Change, Seen, Step, Underway};
+use holdfast_replication::quorum::AckQuorum;
+use tracing::{info, warn};
+
+use super::orders::{GateOrders, GateReport};
+use super::{GateLoop, opening};
+use crate::chain::Chain;
+
+/// For a removed member's connections to end, and for streams to come back younger.
+const STREAMS_DEADLINE: Duration = Duration::from_secs(3);
+/// Steps of a change in one turn; each of them is one exchange with the engine.
+const STEPS_MAX: usize = 8;
+
+/// The opening marker of this start of the engine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Marker {
+    Due,
+    /// Until it is seen acked, by what satisfies every rule that may be open.
+    Written {
+        quorum: AckQuorum,
+        at: Lsn,
+    },
+    Acked,
+}
+
+/// What was put in force and proven.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct InForce {
+    gate: Gate,
+    sync: SyncStandbys,
+    attach: BTreeSet<Member>,
+}
+
+/// A change of the rule under way.
+#[derive(Debug)]
+struct Changing {
+    what: Change,
+    underway: Underway,
+    /// What is, or is next to be, in force. At first, and whenever nothing is known, what satisfies both rules.
+    quorum: AckQuorum,
+    /// Whether that was proven, for every stream.
+    proven: bool,
+    marker: Option<Lsn>,
+}
+
+/// What is known about a server that writes.
+#[derive(Debug)]
+pub(super) struct Writer {
+    pub(super) marker: Marker,
+    /// `None` while that is not known.
+    applied: Option<InForce>,
+    /// Whether this loop promoted it: nobody was let in yet.
+    promoted: bool,
+    catch_up: BTreeMap<Member, CatchUp<Lsn>>,
+    changing: Option<Changing>,
+}
+
+impl Writer {
+    /// Of a server that was not looked at yet.
+    pub(super) const fn new() -> Self {
+        let (catch_up, changing) = (BTreeMap::new(), None);
+        Self { marker: Marker::Due, applied: None, promoted: false, catch_up, changing }
+    }
+
+    /// Of a server that this loop has just promoted.
+    pub(super) const fn promoted() -> Self {
+        Self { promoted: true, ..Self::new() }
+    }
+
+    pub(super) fn is_settled(&self) -> bool {
+        self.marker == Marker::Acked && self.changing.is_none()
+    }
+
+    /// Whether a closed gate is left as it was found: nothing was put in force yet, on a server that another agent's life
+    /// started, or that nobody needs to attach to.
+    pub(super) fn stays_as_found(&self, orders: &GateOrders) -> bool {
+        let waits_for_members = matches!(&self.marker, Marker::Written { quorum, .. } if quorum.k > 0);
+        self.applied.is_none() && !((orders.fresh || self.promoted) && waits_for_members)
+    }
+
+    /// Whose acks commits are to wait for.
+    fn sync(&self, rule: Option<&Rule>) -> SyncStandbys {
+        // Never by the newest rule alone while that is not acked: a widened list would count whom nobody knows of.
+        if let Some(changing) = &self.changing {
+            return SyncStandbys::of_quorum(changing.quorum.clone());
+        }
+        match (&self.marker, rule) {
+            (Marker::Written { quorum, .. }, _) => SyncStandbys::of_quorum(quorum.clone()),
+            (Marker::Due | Marker::Acked, Some(rule)) => SyncStandbys::of(rule),
+            (Marker::Due | Marker::Acked, None) => SyncStandbys::Nobody,
+        }
+    }
+
+    /// Who may attach: the voters of the rule, and who is admitted; never the one that is being removed.
+    fn attach(&self, orders: &GateOrders, rule: Option<&Rule>) -> BTreeSet<Member> {
+        let own = orders.member.as_ref().map(|membership| &membership.member);
+        let voters = rule.into_iter().flat_map(|rule| rule.voters.iter().map(|voter| &voter.member));
+        let removed = match self.changing.as_ref().map(|changing| &changing.what) {
+            Some(Change::Remove(member)) => Some(member),
+            Some(Change::Add(_) | Change::SetK(_)) | None => None,
+        };
+        let all = voters.chain(&orders.admit);
+        all.filter(|member| Some(*member) != own && Some(*member) != removed).cloned().collect()
+    }
+}
+
+impl<E: Engine> GateLoop<E> {
+    /// Reads the engine, and moves the marker on.
+    pub(super) async fn look_at_writer(
+        &mut self,
+        orders: &GateOrders,
+        report: &mut GateReport,
+    ) -> Result<(), EngineError> {
+        report.part = Part::Writes { streams: BTreeMap::new(), change: None };
+        match self.writer.marker.clone() {
+            Marker::Acked => {}
+            Marker::Due => self.write_marker(orders, report).await?,
+            Marker::Written { quorum, at } => self.see_marker(&quorum, at).await?,
+        }
+        self.look_at_streams(orders, report).await
+    }
+
+    /// Only where somebody may attach: a node that is alone asks for nothing.
+    async fn look_at_streams(
+        &mut self,
+        orders: &GateOrders,
+        report: &mut GateReport,
+    ) -> Result<(), EngineError> {
+        if self.writer.attach(orders, report.rule.as_ref()).is_empty() {
+            return Ok(());
+        }
+        let attached = self.engine.streams().await?;
+        // Read after the streams were seen (I8).
+        let own = self.engine.flushed().await?.local;
+        let mut catch_up = BTreeMap::new();
+        for (member, attachment) in &attached {
+            let before = self.writer.catch_up.get(member).copied().unwrap_or(CatchUp::Detached);
+            catch_up.insert(member.clone(), before.observe(Some(*attachment), own));
+        }
+        self.writer.catch_up = catch_up;
+        let streams = attached.iter().map(|(member, stream)| (member.clone(), stream.flushed)).collect();
+        let change = match &report.part {
+            Part::Writes { change, .. } => change.clone(),
+            Part::None
+            | Part::Follows { .. }
+            | Part::Recruited { .. }
+            | Part::Waits { .. }
+            | Part::Diverged { .. } => None,
+        };
+        report.part = Part::Writes { streams, change };
+        Ok(())
+    }
+
+    async fn write_marker(
+        &mut self,
+        orders: &GateOrders,
+        report: &mut GateReport,
+    ) -> Result<(), EngineError> {
+        let rules = self.engine.newest_rules().await?;
+        report.rule = rules.first().cloned();
+        let (Some(status), Some(membership)) = (&report.engine, &orders.member) else { return Ok(()) };
+        let branch = match (&report.rule, orders.process) {
+            (Some(newest), Some(process)) if opening::is_promotion(membership, status, newest) => {
+                let hands = self.hands.of(process);
+                // Promoted already: it only says where the term began.
+                Some(self.engine.promote(&*hands, status.term, STREAMS_DEADLINE).await?.start)
+            }
+            (_, _) => None,
+        };
+        let rule = opening::rule(membership, status, report.rule.as_ref(), branch);
+        let Some(rule) = rule else { return Ok(()) };
+        let at = self.engine.write_rule(&rule).await?;
+        info!(rule = %rule.id, position = %at, "opening marker written");
+        report.rule = Some(rule.clone());
+        // A refounding is the one exception: whoever could have acked under the rules before it is lost.
+        let open = if membership.opening.as_ref() == Some(&rule) { &[] } else { &rules[..] };
+        let quorum = AckQuorum::of_open(&rule, open);
+        self.writer.marker = Marker::Written { quorum: quorum.clone(), at };
+        self.see_marker(&quorum, at).await
+    }
+
+    /// Acked means seen: the named voters' flush positions are past the marker, whatever COMMIT returned.
+    async fn see_marker(&mut self, quorum: &AckQuorum, at: Lsn) -> Result<(), EngineError> {
+        let flushed = self.engine.flushed().await?;
+        if flushed.acked(quorum).is_some_and(|acked| acked >= at) {
+            info!(position = %at, "opening marker acked");
+            self.writer.marker = Marker::Acked;
+        }
+        Ok(())
+    }
+
+    /// Puts `wanted`, the list and the members that may attach in force if they are not. A gate that could not be opened
+    /// stays reported as closed; one that could not be closed stays reported as it was, so that nobody relies on it.
+    pub(super) async fn enforce(
+        &mut self,
+        orders: &GateOrders,
+        wanted: &Gate,
+        report: &mut GateReport,
+    ) -> Result<(), EngineError> {
+        let sync = self.writer.sync(report.rule.as_ref());
+        let attach = self.writer.attach(orders, report.rule.as_ref());
+        let to = InForce { gate: wanted.clone(), sync, attach };
+        let before = self.writer.applied.clone();
+        if before.as_ref().is_some_and(|applied| applied.is_same(&to)) {
+            report.gate = wanted.clone();
+            return Ok(());
+        }
+        let closing = matches!(wanted, Gate::Closed { .. });
+        let was_open = before.as_ref().is_some_and(|applied| same_for_clients(&applied.gate, wanted));
+        if !closing && !was_open {
+            report.gate = Gate::Closed { why: GateClosed::MarkerNotAcked };
+        }
+        self.writer.applied = None;
+        let newcomers = before.is_none_or(|applied| applied.attach != to.attach);
+        if newcomers && report.engine.as_ref().is_some_and(|status| !status.in_recovery) {
+            self.engine.admit(&to.attach).await?;
+        }
+        self.engine.apply_gate(wanted, &to.sync).await?;
+        if let (true, Some(rule)) = (closing, &report.rule)
+            && let Err(err) = self.engine.end_clients(rule).await
+        {
+            warn!(error = %Chain(&err), "client sessions not ended");
+        }
+        self.writer.applied = Some(to);
+        report.gate = wanted.clone();
+        Ok(())
+    }
+
+    /// Begins a change that is wanted, or goes on with the one under way, as far as it goes without waiting.
+    pub(super) async fn go_on_with_change(
+        &mut self,
+        orders: &GateOrders,
+        report: &mut GateReport,
+    ) -> Result<(), EngineError> {
+        if self.writer.marker != Marker::Acked || matches!(report.gate, Gate::Closed { .. }) {
+            return Ok(());
+        }
+        if self.writer.changing.is_none() {
+            let Some(what) = &orders.change else { return Ok(()) };
+            match self.begin_change(what, report) {
+                Ok(changing) => self.writer.changing = Some(changing),
+                Err(why) => {
+                    tell_change(report, Some(why));
+                    return Ok(());
+                }
+            }
+        }
+        for _ in 0..STEPS_MAX {
+            let Some(changing) = &self.writer.changing else { break };
+            tell_change(report, Some(describe(&changing.what)));
+            let waits = self.change_step(orders, report).await?;
+            if waits {
+                break;
+            }
+        }
+        if self.writer.changing.is_none() {
+            tell_change(report, None);
+        }
+        Ok(())
+    }
+
+    fn begin_change(&self, what: &Change, report: &GateReport) -> Result<Changing, String> {
+        let (Some(from), Some(status)) = (&report.rule, &report.engine) else {
+            return Err("the rule in force is not known yet".to_owned());
+        };
+        if let Change::Add(voter) = what {
+            match self.writer.catch_up.get(&voter.member) {
+                Some(CatchUp::Ready { .. }) => {}
+                Some(CatchUp::Behind { target, .. }) => {
+                    return Err(format!("adding {}: it has to receive up to {target} first", voter.member));
+                }
+                Some(CatchUp::Detached) | None => {
+                    return Err(format!("adding {}: it is not attached", voter.member));
+                }
+            }
+        }
+        let to = change::changed(from, what, status.flushed).map_err(|refused| refused.to_string())?;
+        info!(from = %from.id, to = %to.id, change = describe(what), "changing the rule");
+        let underway = Underway { from: from.clone(), to };
+        let quorum = AckQuorum::of_open(&underway.to, std::slice::from_ref(&underway.from));
+        Ok(Changing { what: what.clone(), underway, quorum, proven: false, marker: None })
+    }
+
+    /// One step; whether the next one has to wait.
+    async fn change_step(
+        &mut self,
+        orders: &GateOrders,
+        report: &mut GateReport,
+    ) -> Result<bool, EngineError> {
+        let Some(changing) = &self.writer.changing else { return Ok(true) };
+        let acked = match (changing.proven, changing.marker) {
+            (true, Some(_)) => self.engine.flushed().await?.acked(&changing.quorum),
+            (true, None) | (false, _) => None,
+        };
+        let in_force = changing.proven.then_some(&changing.quorum);
+        match changing.underway.next(Seen { in_force, marker: changing.marker, acked }) {
+            Step::Enforce(quorum) => {
+                self.enforce_quorum(orders, report, quorum).await?;
+                Ok(false)
+            }
+            Step::Write(rule) => {
+                let at = self.engine.write_rule(&rule).await?;
+                info!(rule = %rule.id, position = %at, "rule written");
+                report.rule = Some(rule);
+                if let Some(changing) = &mut self.writer.changing {
+                    changing.marker = Some(at);
+                }
+                Ok(false)
+            }
+            Step::Wait => Ok(true),
+            Step::Done => {
+                info!(rule = %changing.underway.to.id, "rule in force");
+                self.writer.changing = None;
+                Ok(true)
+            }
+        }
+    }
+
+    /// Puts a quorum in force and proves it for every stream.
+    async fn enforce_quorum(
+        &mut self,
+        orders: &GateOrders,
+        report: &mut GateReport,
+        quorum: AckQuorum,
+    ) -> Result<(), EngineError> {
+        let gate = report.gate.clone();
+        let Some(changing) = &mut self.writer.changing else { return Ok(()) };
+        let (what, from_k, k) = (changing.what.clone(), changing.underway.from.k, quorum.k);
+        (changing.quorum, changing.proven) = (quorum, false);
+        self.enforce(orders, &gate, report).await?;
+        if let Change::Remove(member) = &what {
+            self.engine.expel(member, STREAMS_DEADLINE).await?;
+        }
+        if k > from_k {
+            self.engine.renew_streams(STREAMS_DEADLINE).await?;
+        }
+        if let Some(changing) = &mut self.writer.changing {
+            changing.proven = true;
+        }
+        Ok(())
+    }
+
+    /// Ends whoever is still in behind a closed gate; where the log ends once nobody is.
+    pub(super) async fn drain(&mut self) -> Result<Lsn, EngineError> {
+        let report = self.report.borrow().clone();
+        let Some(rule) = report.rule.filter(|_| matches!(report.gate, Gate::Closed { .. })) else {
+            return Err(EngineError::Order("drain: the gate is not closed"));
+        };
+        // Who was told to end has ended only when it is not found any more.
+        if self.engine.end_clients(&rule).await? > 0 {
+            return Err(EngineError::Order("drain: clients are ending"));
+        }
+        Ok(self.engine.flushed().await?.local)
+    }
+}
+
+impl InForce {
+    fn is_same(&self, other: &Self) -> bool {
+        same_for_clients(&self.gate, &other.gate) && self.sync == other.sync && self.attach == other.attach
+    }
+}
+
+/// Two closed gates differ only in what is said about them.
+fn same_for_clients(a: &Gate, b: &Gate) -> bool {
+    a == b || matches!((a, b), (Gate::Closed { .. }, Gate::Closed { .. }))
+}
+
+fn tell_change(report: &mut GateReport, told: Option<String>) {
+    if let Part::Writes { change, .. } = &mut report.part {
+        *change = told;
+    }
+}
+
+fn describe(change: &Change) -> String {
+    match change {
+        Change::Add(voter) => format!("adding {}", voter.member),
+        Change::Remove(member) => format!("removing {member}"),
+        Change::SetK(k) => format!("setting k to {k}"),
+    }
+}
