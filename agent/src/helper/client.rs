@@ -241,6 +241,30 @@ impl HelperClient {
         self.signalled(Verb::SignalEngine { process, signal }, deadline).await
     }
 
+    /// How many walreceivers the engine has: children of its first process, by their command lines.
+    ///
+    /// # Errors
+    /// [`CallError`]; `Failure::NotOurs` when `process` is not a running engine.
+    pub async fn receivers(&self, process: ProcessId, deadline: Duration) -> Result<u32, CallError> {
+        self.counted(Verb::Receivers { process }, deadline).await
+    }
+
+    /// Sends SIGTERM to each of them; returns how many there were.
+    ///
+    /// # Errors
+    /// As [`Self::receivers`].
+    pub async fn end_receivers(&self, process: ProcessId, deadline: Duration) -> Result<u32, CallError> {
+        self.counted(Verb::EndReceivers { process }, deadline).await
+    }
+
+    async fn counted(&self, verb: Verb, deadline: Duration) -> Result<u32, CallError> {
+        let word = verb.word();
+        let (Answer::Receivers(count), _) = self.call(verb, deadline).await? else {
+            return Err(CallError::Answer { verb: word });
+        };
+        Ok(count)
+    }
+
     /// Kills everything of the engine at once; [`Self::engine_processes`] tells when it is gone.
     ///
     /// # Errors

@@ -14,6 +14,7 @@ pub mod client;
 mod engine;
 pub mod op;
 pub mod protocol;
+mod receivers;
 mod server;
 pub mod settings;
 mod volume;

@@ -14,6 +14,7 @@ use holdfast_storage_io::root::Root;
 use serde::{Deserialize, Serialize};
 
 use super::protocol::{Answer, Failure, OpFailure};
+use super::receivers::Receivers;
 use super::wire::{Channel, WireError};
 use crate::chain::Chain;
 use crate::child::lock;
@@ -26,6 +27,8 @@ pub(super) enum Question {
     Volume(Box<ops::Request>),
     /// Who holds the engine lock.
     LookAtLock { path: PathBuf },
+    /// The engine's walreceivers: reading command lines waits for whoever holds the process' memory.
+    Receivers(Receivers),
 }
 
 /// The answer; the file system's descriptor comes along after a mount.
@@ -62,6 +65,7 @@ fn answer(question: Question, held: Option<OwnedFd>) -> (Verdict, Option<Root>) 
             }),
             None,
         ),
+        Question::Receivers(question) => (question.answer().map(Answer::Receivers), None),
     }
 }
 

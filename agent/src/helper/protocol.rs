@@ -55,6 +55,16 @@ pub enum Verb {
         /// What.
         signal: EngineSignal,
     },
+    /// How many walreceivers the engine has.
+    Receivers {
+        /// The engine's first process.
+        process: ProcessId,
+    },
+    /// Sends SIGTERM to each of them.
+    EndReceivers {
+        /// The engine's first process.
+        process: ProcessId,
+    },
     /// Kills everything of the engine at once: the cgroup, or without one all holders of the lock and what they forked.
     KillEngine,
     /// All processes of the engine that are left.
@@ -82,6 +92,8 @@ impl Verb {
             Self::ReleaseEngine { .. } => "release the engine",
             Self::EngineState { .. } => "engine state",
             Self::SignalEngine { .. } => "signal the engine",
+            Self::Receivers { .. } => "count walreceivers",
+            Self::EndReceivers { .. } => "end walreceivers",
             Self::KillEngine => "kill the engine",
             Self::EngineProcesses => "list engine processes",
             Self::StartWorker { .. } => "start a worker",
@@ -160,6 +172,8 @@ pub enum Answer {
     State(ProcessState),
     /// Of [`Verb::SignalEngine`], [`Verb::KillEngine`] and [`Verb::KillWorker`]: sent, which is not yet "has ended".
     Signalled,
+    /// Of [`Verb::Receivers`] and [`Verb::EndReceivers`]: how many were found.
+    Receivers(u32),
     /// Of [`Verb::EngineProcesses`].
     Processes(Vec<ProcessFacts>),
     /// Of [`Verb::StartWorker`]: the worker, or what becomes it.

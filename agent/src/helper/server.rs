@@ -24,6 +24,7 @@ use tracing::{info, warn};
 use super::children::{Child, Children, Task, Waiter};
 use super::op::{Question, Verdict};
 use super::protocol::{Answer, Failure, Reply, Request, Verb};
+use super::receivers;
 use super::settings::Settings;
 use super::wire::{Channel, WireError};
 
@@ -157,6 +158,14 @@ impl Server {
             Verb::Volume(verb) => return self.start_volume_op(verb, word, waiter).map(|()| None),
             Verb::LookAtLock => {
                 let question = Question::LookAtLock { path: self.settings.lock() };
+                return self.start_op(&question, None, word, waiter).map(|()| None);
+            }
+            Verb::Receivers { process } => {
+                let question = self.about_receivers(process, receivers::Wish::Count);
+                return self.start_op(&question, None, word, waiter).map(|()| None);
+            }
+            Verb::EndReceivers { process } => {
+                let question = self.about_receivers(process, receivers::Wish::End);
                 return self.start_op(&question, None, word, waiter).map(|()| None);
             }
             Verb::PrepareEngine { program, args } => {

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use holdfast_model::volume::VolumeKind;
 use holdfast_storage::{Access, VolumeSpec, places};
 use nix::unistd::{Gid, Uid, User, getgrouplist};
+use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use super::protocol::EngineProgram;
@@ -89,6 +90,28 @@ pub struct Cgroup {
     pub dir: PathBuf,
     /// As `/proc/PID/cgroup` shows it.
     pub name: String,
+}
+
+/// What tells the engine's processes from others.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EngineMark {
+    uid: u32,
+    bin_dir: PathBuf,
+    cgroup: Option<String>,
+}
+
+impl EngineMark {
+    /// Whether a process is the engine: by its user, and by its program or its cgroup.
+    #[must_use]
+    pub fn is_on(&self, facts: &ProcessFacts) -> bool {
+        let by_program = facts.program.as_deref().and_then(Path::parent) == Some(self.bin_dir.as_path());
+        let by_cgroup = self.cgroup.is_some() && facts.cgroup == self.cgroup;
+        self.has_user(facts) && (by_program || by_cgroup)
+    }
+
+    fn has_user(&self, facts: &ProcessFacts) -> bool {
+        facts.uid == self.uid
+    }
 }
 
 impl Settings {
@@ -216,19 +239,26 @@ impl Settings {
         }
     }
 
-    /// Whether a process is the engine: by its user, and by its program or its cgroup.
+    /// What tells the engine's processes from others.
+    #[must_use]
+    pub fn engine_mark(&self) -> EngineMark {
+        EngineMark {
+            uid: self.users.as_ref().map_or_else(|| Uid::effective().as_raw(), |users| users.engine.uid),
+            bin_dir: self.bin_dir.clone(),
+            cgroup: self.cgroup.as_ref().map(|cgroup| cgroup.name.clone()),
+        }
+    }
+
+    /// Whether a process is the engine.
     #[must_use]
     pub fn is_engine(&self, facts: &ProcessFacts) -> bool {
-        let by_program = facts.program.as_deref().and_then(Path::parent) == Some(self.bin_dir.as_path());
-        let by_cgroup =
-            self.cgroup.as_ref().is_some_and(|cgroup| facts.cgroup.as_deref() == Some(&cgroup.name));
-        self.runs_as_engine(facts) && (by_program || by_cgroup)
+        self.engine_mark().is_on(facts)
     }
 
     /// Whether a process has the engine's user.
     #[must_use]
     pub fn runs_as_engine(&self, facts: &ProcessFacts) -> bool {
-        facts.uid == self.users.as_ref().map_or_else(|| Uid::effective().as_raw(), |users| users.engine.uid)
+        self.engine_mark().has_user(facts)
     }
 
     fn must_be_mounted(&self) -> bool {

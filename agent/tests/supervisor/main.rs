@@ -8,6 +8,7 @@ mod adopt;
 mod disk;
 mod log;
 mod node;
+mod receivers;
 mod stall;
 mod start;
 mod stop;
