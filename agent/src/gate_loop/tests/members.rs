@@ -1,0 +1,207 @@
+//! Members of a server that writes, and a server in recovery.
+
+use std::sync::Arc;
+
+use holdfast_engine::postgres::SyncStandbys;
+use holdfast_engine::postgres::links::Upstream;
+use holdfast_model::RuleId;
+use holdfast_model::peer::Part;
+use holdfast_replication::change::Change;
+
+use super::*;
+
+fn named(node: &str, bits: u128) -> Member {
+    Member { node: node.parse().unwrap(), incarnation: Incarnation::from_random(bits) }
+}
+
+fn voter(node: &str, bits: u128) -> Voter {
+    Voter { member: named(node, bits), zone: node.parse().unwrap(), kind: VoterKind::Full }
+}
+
+fn part(world: &World) -> Part {
+    world.report.borrow().part.clone()
+}
+
+/// What is wanted of an open primary.
+fn changing(change: Change) -> GateOrders {
+    let admit = [named("b", 1)].into();
+    GateOrders { change: Some(change), admit, ..orders() }
+}
+
+fn attached(world: &mut World, member: &Member, flushed: u64) {
+    world.gate.engine.attached.insert(member.clone(), 1);
+    world.gate.engine.flushed.standbys.insert(member.clone(), Lsn::from_offset(flushed));
+}
+
+const FAR: u64 = 1 << 20;
+
+#[tokio::test]
+async fn a_member_is_named_only_after_it_caught_up() {
+    let mut world = World::new();
+    world.settle(&orders()).await;
+    let orders = changing(Change::Add(voter("b", 1)));
+    world.settle(&orders).await;
+    assert!(world.gate.engine.admitted.contains(&named("b", 1)), "it may attach");
+    attached(&mut world, &named("b", 1), 1);
+    world.settle(&orders).await;
+    assert_eq!(world.gate.engine.rules.len(), 1, "it lacks log that was there when it attached");
+    attached(&mut world, &named("b", 1), FAR);
+    world.settle(&orders).await;
+    let rule = world.gate.engine.rules.last().cloned().unwrap();
+    assert_eq!((rule.id.version, rule.voters.len()), (2, 2));
+    assert_eq!(world.settle(&super::orders()).await, OPEN);
+}
+
+/// An open primary with voter `b` and k = 1.
+async fn with_a_voter() -> World {
+    let mut world = World::new();
+    world.settle(&orders()).await;
+    attached(&mut world, &named("b", 1), FAR);
+    world.settle(&changing(Change::Add(voter("b", 1)))).await;
+    world.settle(&changing(Change::SetK(1))).await;
+    let rule = world.gate.engine.rules.last().cloned().unwrap();
+    assert_eq!((rule.k, world.gate.engine.sync.clone()), (1, SyncStandbys::of(&rule)));
+    world
+}
+
+#[tokio::test]
+async fn a_removed_member_is_expelled_before_the_rule_without_it_is_written() {
+    let mut world = with_a_voter().await;
+    attached(&mut world, &named("c", 1), FAR);
+    let admit = [named("c", 1)].into();
+    let add = GateOrders { admit, change: Some(Change::Add(voter("c", 1))), ..orders() };
+    world.settle(&add).await;
+    world.settle(&add).await;
+    assert_eq!(world.gate.engine.rules.last().unwrap().voters.len(), 3);
+    let before = world.gate.engine.rules.len();
+    let remove = GateOrders { change: Some(Change::Remove(named("b", 1))), ..orders() };
+    // Nobody acks: the list is narrow and the member gone, and the marker waits.
+    world.gate.engine.flushed.standbys.insert(named("c", 1), Lsn::from_offset(1));
+    world.settle(&remove).await;
+    assert!(!world.gate.engine.attached.contains_key(&named("b", 1)));
+    assert_eq!(world.gate.engine.rules.len(), before + 1);
+    let narrow = SyncStandbys::AnyOf { k: 1, members: [named("c", 1)].into() };
+    assert_eq!(world.gate.engine.sync, narrow);
+    assert!(matches!(part(&world), Part::Writes { change: Some(_), .. }), "{:?}", part(&world));
+    world.gate.engine.flushed.standbys.insert(named("c", 1), Lsn::from_offset(FAR));
+    assert_eq!(world.settle(&orders()).await, OPEN);
+    assert!(matches!(part(&world), Part::Writes { change: None, .. }), "{:?}", part(&world));
+}
+
+#[tokio::test]
+async fn a_widened_list_is_in_force_only_after_its_marker_is_acked() {
+    let mut world = with_a_voter().await;
+    attached(&mut world, &named("c", 1), FAR);
+    world.gate.engine.flushed.standbys.insert(named("b", 1), Lsn::from_offset(1));
+    let admit = [named("c", 1)].into();
+    let add = GateOrders { admit, change: Some(Change::Add(voter("c", 1))), ..orders() };
+    world.settle(&add).await;
+    world.settle(&add).await;
+    assert_eq!(world.gate.engine.rules.last().unwrap().voters.len(), 3, "written");
+    let narrow = SyncStandbys::AnyOf { k: 1, members: [named("b", 1)].into() };
+    assert_eq!(world.gate.engine.sync, narrow, "and not in force: only b may ack it");
+}
+
+/// A standby of node `a` that holds rule (1,1), and the order to follow `b` in term 2.
+async fn standby() -> (World, GateOrders) {
+    let mut world = World::new();
+    world.settle(&orders()).await;
+    let first = world.gate.engine.rules[0].clone();
+    let second = Rule {
+        id: RuleId { term: Term::new(2).unwrap(), version: 1 },
+        primary: named("b", 1),
+        voters: vec![voter("a", 1), voter("b", 1)],
+        previous: Some(first.id),
+        start: Lsn::from_offset(FAR),
+        ..first.clone()
+    };
+    world.gate.engine.recovers = true;
+    let upstream = Upstream {
+        node: "b".parse().unwrap(),
+        address: ([127, 0, 0, 1], 1).into(),
+        member: member(),
+        term: second.id.term,
+    };
+    let follow = FollowOrder { primary: named("b", 1), upstream, chain: Arc::new(vec![first, second]) };
+    let orders = GateOrders {
+        process: process(2),
+        fresh: true,
+        member: Some(membership(2)),
+        follow: Some(follow),
+        ..orders()
+    };
+    (world, orders)
+}
+
+fn follows(world: &World) -> bool {
+    matches!(part(world), Part::Follows { .. }) && world.gate.engine.upstream.is_some()
+}
+
+#[tokio::test]
+async fn a_member_follows_whom_its_log_allows() {
+    let (mut world, orders) = standby().await;
+    let gate = world.settle(&orders).await;
+    assert_eq!(gate, Gate::Closed { why: GateClosed::NotPrimary });
+    assert!(follows(&world), "{:?}", part(&world));
+}
+
+#[tokio::test]
+async fn a_diverged_member_does_not_follow() {
+    let (mut world, orders) = standby().await;
+    world.gate.engine.flushed.local = Lsn::from_offset(FAR + 1);
+    world.settle(&orders).await;
+    assert!(matches!(part(&world), Part::Diverged { .. }), "{:?}", part(&world));
+    assert_eq!(world.gate.engine.upstream, None);
+}
+
+#[tokio::test]
+async fn nobody_is_followed_below_a_recruit() {
+    let (mut world, orders) = standby().await;
+    world.settle(&orders).await;
+    assert!(follows(&world));
+    let stands = world.gate.recruit(Term::new(3).unwrap(), &orders).await.unwrap();
+    assert_eq!((stands.rules.len(), world.gate.engine.upstream.clone()), (1, None));
+    // The order is older than the recruit.
+    world.settle(&orders).await;
+    assert_eq!(world.gate.engine.upstream, None, "{:?}", part(&world));
+    let promised = GateOrders { member: Some(membership(3)), ..orders.clone() };
+    world.settle(&promised).await;
+    assert_eq!(part(&world), Part::Recruited { term: Term::new(3).unwrap() });
+}
+
+#[tokio::test]
+async fn a_promise_that_nobody_came_back_for_ends_a_stream_all_the_same() {
+    let (mut world, orders) = standby().await;
+    world.settle(&orders).await;
+    assert!(follows(&world));
+    let promised = GateOrders { member: Some(membership(3)), ..orders };
+    world.settle(&promised).await;
+    assert_eq!(world.gate.engine.upstream, None);
+}
+
+#[tokio::test]
+async fn a_stream_that_an_earlier_agent_began_goes_on() {
+    let (mut world, orders) = standby().await;
+    world.gate.engine.upstream = orders.follow.as_ref().map(|order| order.upstream.clone());
+    // To be recruited it would have to be asked.
+    world.gate.engine.flushed.local = Lsn::from_offset(FAR + 1);
+    world.settle(&GateOrders { fresh: false, ..orders }).await;
+    assert!(follows(&world), "{:?}", part(&world));
+}
+
+#[tokio::test]
+async fn a_promoted_member_opens_by_a_rule_that_begins_where_it_left_the_chain() {
+    let (mut world, orders) = standby().await;
+    let term = Term::new(3).unwrap();
+    let still = GateOrders { follow: None, member: Some(membership(3)), ..orders };
+    world.settle(&still).await;
+    let end = world.gate.recruit(term, &still).await.unwrap().position;
+    world.gate.promote(term, &still).await.unwrap();
+    world.settle(&still).await;
+    assert_eq!(world.gate.engine.rules.len(), 1, "nothing on the volume says that it reigns");
+    let reigns = Membership { reign: Some(term), ..membership(3) };
+    let gate = world.settle(&GateOrders { member: Some(reigns), ..still }).await;
+    assert_eq!(gate, Gate::Open { term });
+    let rule = world.gate.engine.rules.last().cloned().unwrap();
+    assert_eq!((rule.id.version, rule.start, rule.primary), (1, end, member()));
+}
