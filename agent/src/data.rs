@@ -7,7 +7,7 @@
 //! `an_engine_never_starts_on_data_that_is_not_ready` in `decide`.
 
 use holdfast_model::record::RecordKind;
-use holdfast_model::{ClusterId, Rule};
+use holdfast_model::{ClusterId, Lsn, Rule, Term};
 use serde::{Deserialize, Serialize};
 
 /// The frame of [`DataRecord`].
@@ -29,10 +29,15 @@ pub enum DataRecord {
     Restoring(Refounding),
     /// Every file of the base is there, verified and fsynced; the log is yet to be replayed to its end.
     Landed(Refounding),
+    /// Data of a member that joins a cluster which reigns elsewhere.
+    Joining(Joining),
     /// Whole: the engine has opened it once as a member of the cluster.
     Ready {
         /// The cluster.
         cluster: ClusterId,
+        /// The term that this member was founded in or promoted to last; none while it follows. Written before a promotion,
+        /// and before it follows: only who promised no more than this may resume in place.
+        reign: Option<Term>,
     },
 }
 
@@ -41,8 +46,9 @@ impl DataRecord {
     #[must_use]
     pub const fn cluster(&self) -> &ClusterId {
         match self {
-            Self::Initialising { cluster, .. } | Self::Ready { cluster } => cluster,
+            Self::Initialising { cluster, .. } | Self::Ready { cluster, .. } => cluster,
             Self::Restoring(refounding) | Self::Landed(refounding) => &refounding.cluster,
+            Self::Joining(joining) => &joining.cluster,
         }
     }
 }
@@ -61,5 +67,37 @@ pub struct Refounding {
     /// The backup that is restored.
     pub backup: String,
     /// The acked end of the shipped log: what was acknowledged after it is lost.
-    pub shipped_end: holdfast_model::Lsn,
+    pub shipped_end: Lsn,
+}
+
+/// A member that restores in order to follow.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Joining {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// How far it is.
+    pub stage: JoinStage,
+}
+
+/// How far a join is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "stage", rename_all = "snake_case")]
+pub enum JoinStage {
+    /// Whatever is in the directory is to go.
+    Begun,
+    /// The backup is being landed.
+    Landing(Landing),
+    /// It is there, verified and fsynced; its log is replayed up to the end.
+    Landed(Landing),
+}
+
+/// What is landed for a join, fixed at its beginning.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Landing {
+    /// The backup.
+    pub backup: String,
+    /// The newest reign of the shipped log.
+    pub from: Term,
+    /// Behind the last whole record of it: what comes after is received from the primary.
+    pub end: Lsn,
 }

@@ -127,7 +127,7 @@ fn restore(lost: &Lost, major: u32, missing: u8, to: u32) -> Server {
     let recovery = Recovery {
         from: Term::FIRST,
         history: History::default(),
-        to: Term::new(to).unwrap(),
+        to: Some(Term::new(to).unwrap()),
         fetch_program: fetch_program(server.dir.path(), &archive, missing),
         fetch_socket: "/run/it's 100%/fetch.sock".into(),
     };

@@ -125,3 +125,161 @@ fn leaves(view: &NodeView, voter: &Voter, held_out: &BTreeSet<NodeName>) -> bool
             })
         })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use holdfast_model::status::{DataView, EngineView, GateClosed, LogView, RepositoryView};
+    use holdfast_model::volume::{DeviceId, DiskHealth, Space, VolumeIdentity};
+    use holdfast_model::{ByteCount, Incarnation, Lsn, RuleId, Term, Tick};
+
+    fn member(node: &str, bits: u128) -> Member {
+        Member { node: node.parse().unwrap(), incarnation: Incarnation::from_random(bits) }
+    }
+
+    fn rule(term: u32, primary: &Member, voters: &[Member], k: u32) -> Rule {
+        let voter = |member: &Member| Voter {
+            member: member.clone(),
+            zone: member.node.as_str().parse().unwrap(),
+            kind: VoterKind::Full,
+        };
+        Rule {
+            id: RuleId { term: Term::new(term).unwrap(), version: 1 },
+            primary: primary.clone(),
+            voters: voters.iter().map(voter).collect(),
+            k,
+            previous: None,
+            start: Lsn::ZERO,
+        }
+    }
+
+    fn peer(member: &Member, rule: Option<Rule>, part: Part) -> PeerView {
+        let said = PeerSaid {
+            member: Some(member.clone()),
+            rule,
+            promised: None,
+            gate: Gate::Closed { why: GateClosed::Starting },
+            part,
+            flushed: None,
+        };
+        let zone = member.node.as_str().parse().unwrap();
+        PeerView { node: member.node.clone(), zone, heard_ms: Some(100), said: Some(said), failing: None }
+    }
+
+    fn writes(streams: &[&Member]) -> Part {
+        let streams = streams.iter().map(|member| ((*member).clone(), Lsn::ZERO)).collect();
+        Part::Writes { streams, change: None }
+    }
+
+    fn follows(primary: &Member) -> Part {
+        Part::Follows { primary: primary.clone(), streaming: true }
+    }
+
+    /// Node `a`, first incarnation.
+    fn view(rule: Option<Rule>, part: Part, peers: Vec<PeerView>) -> NodeView {
+        let device = DeviceId {
+            path: "/d".into(),
+            model: "m".into(),
+            serial: "s".into(),
+            diskseq: 1,
+            size: ByteCount::gib(1),
+        };
+        let identity = Box::new(VolumeIdentity {
+            cluster: "c".parse().unwrap(),
+            cluster_id: None,
+            node: "a".parse().unwrap(),
+            incarnation: Incarnation::from_random(1),
+            zone: "a".parse().unwrap(),
+            engine: "postgres".into(),
+            serials: vec![],
+            fs_uuid: uuid::Uuid::nil(),
+            created: String::new(),
+            boot_id: String::new(),
+        });
+        let space = Space { total: ByteCount::gib(1), free: ByteCount::gib(1), nearly_full: false };
+        NodeView {
+            at: Tick::from_millis(0),
+            cluster: "c".parse().unwrap(),
+            node: "a".parse().unwrap(),
+            zone: "a".parse().unwrap(),
+            volume: VolumeView::Mounted { device, identity, health: DiskHealth::Healthy, space },
+            data: DataView::Ready,
+            engine: EngineView::Stopped { crashes: 0, since: None },
+            gate: Gate::Open { term: Term::FIRST },
+            rule,
+            promise: None,
+            part,
+            peers,
+            repository: RepositoryView::Disabled,
+            log: LogView::default(),
+            operations: vec![],
+            reason: String::new(),
+        }
+    }
+
+    fn wanted(view: &NodeView, k: u32) -> Option<Change> {
+        change(view, k, &BTreeSet::new())
+    }
+
+    #[test]
+    fn only_a_reigning_peer_is_followed() {
+        let (a, b, c) = (member("a", 1), member("b", 1), member("c", 1));
+        let all = [a, b.clone(), c.clone()];
+        let (older, newer) = (rule(2, &b, &all, 1), rule(3, &c, &all, 1));
+        let of =
+            |peers| reigning(&view(None, Part::None, peers)).map(|reigning| reigning.peer.node.to_string());
+        let reigns = |at: &Member, rule: &Rule| peer(at, Some(rule.clone()), writes(&[]));
+        assert_eq!(of(vec![reigns(&b, &older), reigns(&c, &newer)]).as_deref(), Some("c"));
+        // The other's rule, no writer, a lost incarnation's, and what was said long ago.
+        assert_eq!(of(vec![reigns(&b, &newer)]), None);
+        assert_eq!(of(vec![peer(&b, Some(older.clone()), Part::None)]), None);
+        assert_eq!(of(vec![reigns(&member("b", 2), &older)]), None);
+        assert_eq!(of(vec![PeerView { heard_ms: Some(STALE_MS), ..reigns(&b, &older) }]), None);
+    }
+
+    #[test]
+    fn an_incarnation_leaves_only_when_its_node_has_another_or_its_log_has_left_the_chain() {
+        let (a, b, c) = (member("a", 1), member("b", 1), member("c", 1));
+        let rule = rule(1, &a, &[a.clone(), b.clone(), c.clone()], 1);
+        let with = |peers| wanted(&view(Some(rule.clone()), writes(&[&b]), peers), 1);
+        let silent = PeerView { heard_ms: None, said: None, ..peer(&c, None, Part::None) };
+        assert_eq!(with(vec![peer(&b, None, follows(&a)), silent]), None);
+        assert_eq!(with(vec![peer(&c, None, Part::None)]), None);
+        let gone = Some(Change::Remove(c.clone()));
+        assert_eq!(with(vec![peer(&member("c", 2), None, Part::None)]), gone);
+        assert_eq!(with(vec![peer(&c, None, Part::Diverged { why: String::new() })]), gone);
+    }
+
+    #[test]
+    fn whoever_receives_here_is_added_and_only_from_a_zone_without_a_voter() {
+        let (a, b, c) = (member("a", 1), member("b", 1), member("c", 1));
+        let rule = rule(1, &a, &[a.clone(), b.clone()], 1);
+        let with = |peers, streams: &[&Member]| wanted(&view(Some(rule.clone()), writes(streams), peers), 1);
+        let receives = || peer(&c, None, follows(&a));
+        assert!(matches!(with(vec![receives()], &[&b, &c]), Some(Change::Add(voter)) if voter.member == c));
+        assert_eq!(with(vec![receives()], &[&b]), None, "not seen attached here");
+        assert_eq!(
+            with(vec![peer(&c, None, follows(&b))], &[&b, &c]),
+            None,
+            "it says that it follows another"
+        );
+        let same_zone = PeerView { zone: "b".parse().unwrap(), ..receives() };
+        assert_eq!(with(vec![same_zone], &[&b, &c]), None);
+        let held_out = BTreeSet::from(["c".parse().unwrap(), "b".parse().unwrap()]);
+        let node = view(Some(rule.clone()), writes(&[&b, &c]), vec![receives()]);
+        assert_eq!(change(&node, 1, &held_out), None, "the last acker stays");
+        assert!(admitted(&node, &held_out).is_empty());
+    }
+
+    #[test]
+    fn k_rises_only_when_enough_members_receive() {
+        let (a, b) = (member("a", 1), member("b", 1));
+        let with = |k, streams: &[&Member]| {
+            let rule = rule(1, &a, &[a.clone(), b.clone()], k);
+            wanted(&view(Some(rule), writes(streams), vec![peer(&b, None, follows(&a))]), 1)
+        };
+        assert_eq!(with(0, &[&b]), Some(Change::SetK(1)));
+        assert_eq!(with(0, &[]), None);
+        assert_eq!(with(1, &[]), None, "never lowered by itself");
+    }
+}

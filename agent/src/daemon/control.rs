@@ -101,6 +101,45 @@ impl Node {
             CallError::Unavailable { what: "the node", why }
         })
     }
+
+    /// Begins a backup of the engine that serves.
+    pub(crate) async fn begin_backup(&self) -> Result<Operation, CallError> {
+        let report = self.gate.borrow().clone();
+        let (Some(rule), Gate::Open { .. } | Gate::ReadOnly { .. }) = (report.rule, report.gate) else {
+            let resolve = "wait until the gate is open; see 'holdfast explain'";
+            return Err(refused(Reason::EngineState, "the engine does not serve", resolve));
+        };
+        let running = self.operations.list().into_iter().any(|operation| {
+            operation.kind == OperationKind::Backup
+                && matches!(operation.state, OperationState::Running { .. })
+        });
+        if running {
+            return Err(refused(
+                Reason::Busy,
+                "a backup is under way",
+                "wait for it: 'holdfast operation list'",
+            ));
+        }
+        let repository = self.open_repository().await?;
+        let missing =
+            || refused(Reason::NoRepository, "no repository is configured", "configure [repository]");
+        let access = self.access(repository.cluster().clone()).ok_or_else(missing)?;
+        let job = BackupJob {
+            access,
+            engine: EnginePlaces::from(&self.setup.layout),
+            member: rule.primary.clone(),
+            term: rule.id.term,
+        };
+        let worker = self.helper.start_worker(Role::Backup, WORKER_DEADLINE).await;
+        let worker = worker.map_err(|err| failed("start the backup worker", &err))?;
+        let handle = JobHandle::start(worker, &job, WORKER_DEADLINE).await;
+        let handle = handle.map_err(|err| failed("start the backup", &err))?;
+        let ticket = self.operations.begin(OperationKind::Backup, "beginning");
+        let id = ticket.id().to_owned();
+        let wake = Arc::clone(&self.repository_wake);
+        self.tasks.spawn(follow_backup(handle, ticket, wake));
+        self.shown(|operation| operation.id == id).await
+    }
 }
 
 #[async_trait]
@@ -181,42 +220,9 @@ impl Control for Node {
         if let Some(begun) = self.operations.of_request(target.request.as_str()) {
             return Ok(begun);
         }
-        let report = self.gate.borrow().clone();
-        let (Some(rule), Gate::Open { .. } | Gate::ReadOnly { .. }) = (report.rule, report.gate) else {
-            let resolve = "wait until the gate is open; see 'holdfast explain'";
-            return Err(refused(Reason::EngineState, "the engine does not serve", resolve));
-        };
-        let running = self.operations.list().into_iter().any(|operation| {
-            operation.kind == OperationKind::Backup
-                && matches!(operation.state, OperationState::Running { .. })
-        });
-        if running {
-            return Err(refused(
-                Reason::Busy,
-                "a backup is under way",
-                "wait for it: 'holdfast operation list'",
-            ));
-        }
-        let repository = self.open_repository().await?;
-        let missing =
-            || refused(Reason::NoRepository, "no repository is configured", "configure [repository]");
-        let access = self.access(repository.cluster().clone()).ok_or_else(missing)?;
-        let job = BackupJob {
-            access,
-            engine: EnginePlaces::from(&self.setup.layout),
-            member: rule.primary.clone(),
-            term: rule.id.term,
-        };
-        let worker = self.helper.start_worker(Role::Backup, WORKER_DEADLINE).await;
-        let worker = worker.map_err(|err| failed("start the backup worker", &err))?;
-        let handle = JobHandle::start(worker, &job, WORKER_DEADLINE).await;
-        let handle = handle.map_err(|err| failed("start the backup", &err))?;
-        let ticket = self.operations.begin(OperationKind::Backup, "beginning");
-        self.operations.note_request(target.request.as_str(), ticket.id());
-        let id = ticket.id().to_owned();
-        let wake = Arc::clone(&self.repository_wake);
-        self.tasks.spawn(follow_backup(handle, ticket, wake));
-        self.shown(|operation| operation.id == id).await
+        let begun = self.begin_backup().await?;
+        self.operations.note_request(target.request.as_str(), &begun.id);
+        Ok(begun)
     }
 
     async fn list_backups(&self, limit: u32) -> Result<Vec<Backup>, CallError> {

@@ -35,13 +35,16 @@ use crate::api::plain::MetricsText;
 use crate::api::serve::{Api, ApiOptions, serve};
 use crate::chain::Chain;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, PeerConfig};
 use crate::crew::Crew;
 use crate::engine_actor::EngineActor;
-use crate::gate_loop::{GateLoop, GateOrders, GateReport};
+use crate::gate_loop::{GateLoop, GateOrders, GateReport, HandsOf};
+use crate::handover::Handover;
+use crate::hands::EngineHands;
 use crate::helper::{self, HelperLink};
 use crate::ledger::Ledger;
 use crate::operations::Operations;
+use crate::peers::{PeerClient, Peers};
 use crate::reconcile::{Node, Reconciler};
 use crate::supervisor::{Supervisor, log_tail};
 use crate::tls::Reloader;
@@ -197,8 +200,20 @@ async fn run(
     let (send_report, gate) = watch::channel(GateReport::unknown());
     let (send_repository, repository) = watch::channel(RepositoryView::Unknown);
     let repository_wake = Arc::new(Notify::new());
+    let peer_client = |peer: &PeerConfig| PeerClient::new(config.cluster.clone(), peer, config.tls.clone());
+    let (peers, polling) = Peers::new(&config.peers, peer_client, clock);
+    let (helper, data_dir) = (client.clone(), setup.layout.data_dir.clone());
+    let hands = HandsOf::new(move |process| {
+        let (helper, data_dir) = (helper.clone(), data_dir.clone());
+        Box::new(EngineHands { helper, process, data_dir })
+    });
+    let (gate_loop, gate_task) = GateLoop::new(Postgres::new(setup.clone()), hands, orders, send_report);
     let node = Arc::new(Node {
-        setup: setup.clone(),
+        peers,
+        gate_loop,
+        desk: watch::channel(None).0,
+        handover: Handover::default(),
+        setup,
         clock,
         ledger,
         operations: Operations::new(clock),
@@ -224,7 +239,8 @@ async fn run(
         }
     });
     crew.add("engine", |cancel| actor.run(cancel));
-    crew.add("gate", |cancel| GateLoop::new(Postgres::new(setup), orders, send_report).run(cancel));
+    crew.add("gate", |cancel| gate_task.run(cancel));
+    crew.add("peers", |cancel| polling.run(cancel));
     let (place, name) = (node.config.repository.clone(), node.config.cluster.clone());
     crew.add("repository", |cancel| repo_watch::run(place, name, repository_wake, send_repository, cancel));
     let engine_log = node.config.daemon.state_dir.join("log/engine.log");

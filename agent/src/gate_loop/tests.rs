@@ -1,10 +1,17 @@
 //! The gate loop over a simulated engine.
 
+mod members;
+
+use async_trait::async_trait;
+use holdfast_engine::engine::Cause;
 use holdfast_engine::fake::Fake;
+use holdfast_engine::postgres::recovery::RecoveryFile;
+use holdfast_engine::postgres::standby::Hands;
 use holdfast_model::status::{Gate, GateClosed};
-use holdfast_model::{ClusterId, Incarnation, Member, Promise, Term, Voter, VoterKind};
+use holdfast_model::{ClusterId, Incarnation, Lsn, Member, Promise, Rule, Term, Voter, VoterKind};
 
 use super::*;
+use crate::child::process::ProcessId;
 
 fn member() -> Member {
     Member { node: "a".parse().unwrap(), incarnation: Incarnation::from_random(1) }
@@ -13,7 +20,8 @@ fn member() -> Member {
 fn membership(term: u32) -> Membership {
     let cluster = ClusterId::new("c".parse().unwrap(), 7);
     let promise = Promise { cluster, member: member(), max_term: Term::new(term).unwrap(), attempt: 1 };
-    Membership { member: member(), zone: "z".parse().unwrap(), promise: Some(promise), opening: None }
+    let zone = "z".parse().unwrap();
+    Membership { member: member(), zone, promise: Some(promise), opening: None, reign: None }
 }
 
 fn process(pid: i32) -> Option<ProcessId> {
@@ -25,9 +33,30 @@ fn orders() -> GateOrders {
         process: process(1),
         member: Some(membership(1)),
         disk_healthy: true,
-        nearly_full: false,
-        hold: None,
+        ..GateOrders::default()
     }
+}
+
+/// A simulated engine has no processes and no files.
+struct NoHands;
+
+#[async_trait]
+impl Hands for NoHands {
+    async fn receivers(&self) -> Result<u32, Cause> {
+        Ok(0)
+    }
+
+    async fn end_receivers(&self) -> Result<u32, Cause> {
+        Ok(0)
+    }
+
+    async fn ensure_files(&self, _files: &[RecoveryFile]) -> Result<(), Cause> {
+        Ok(())
+    }
+}
+
+fn no_hands() -> HandsOf {
+    HandsOf::new(|_process| Box::new(NoHands))
 }
 
 struct World {
@@ -42,7 +71,8 @@ impl World {
         engine.running = true;
         let (send_orders, receive_orders) = watch::channel(GateOrders::default());
         let (send, report) = watch::channel(GateReport::unknown());
-        Self { gate: GateLoop::new(engine, receive_orders, send), report, _orders: send_orders }
+        let (_handle, gate) = GateLoop::new(engine, no_hands(), receive_orders, send);
+        Self { gate, report, _orders: send_orders }
     }
 
     /// Enough turns to settle.
@@ -86,7 +116,7 @@ async fn an_adopted_engine_stays_open_while_its_volume_is_looked_up() {
     world.settle(&orders()).await;
     world.gate.engine.clients = 3;
     let (_send, receive) = watch::channel(GateOrders::default());
-    let next_agent = GateLoop::new(world.gate.engine, receive, world.gate.report);
+    let (_handle, next_agent) = GateLoop::new(world.gate.engine, no_hands(), receive, world.gate.report);
     let mut world = World { gate: next_agent, ..world };
     let not_found_yet = GateOrders { member: None, disk_healthy: false, ..orders() };
     assert!(matches!(world.settle(&not_found_yet).await, Gate::Closed { .. }), "nothing is known yet");

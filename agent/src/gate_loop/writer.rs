@@ -73,13 +73,13 @@ pub(super) struct Writer {
 
 impl Writer {
     /// Of a server that was not looked at yet.
-    pub(super) const fn new() -> Self {
+    pub(super) fn new() -> Self {
         let (catch_up, changing) = (BTreeMap::new(), None);
         Self { marker: Marker::Due, applied: None, promoted: false, catch_up, changing }
     }
 
     /// Of a server that this loop has just promoted.
-    pub(super) const fn promoted() -> Self {
+    pub(super) fn promoted() -> Self {
         Self { promoted: true, ..Self::new() }
     }
 

@@ -12,7 +12,7 @@ use holdfast_backup::{BackupId, Meter};
 use holdfast_engine::postgres::control::{self, Control};
 use holdfast_engine::postgres::recovery::{Recovery, RecoveryFile};
 use holdfast_engine::postgres::wal::history::History;
-use holdfast_model::{ByteCount, Lsn, Term};
+use holdfast_model::{ByteCount, Lsn, Member, Term};
 use holdfast_storage_io::IoError;
 use holdfast_storage_io::bulk::{BlockingIo, BulkIo};
 use holdfast_storage_io::root::{EntryKind, Root};
@@ -21,7 +21,6 @@ use serde_json::Value;
 
 use super::log::{self, LogJob};
 use super::{Access, answer, later, never, parse, standby};
-use crate::data::Refounding;
 use crate::worker::job::{JobBody, JobContext, JobFailure, JobRetry, Reporter};
 
 /// What a restore worker may be told to do.
@@ -76,8 +75,10 @@ pub struct ClearJob {
 pub struct RestoreJob {
     /// Where from.
     pub access: Access,
-    /// What, and for whom.
-    pub refounding: Refounding,
+    /// Which backup.
+    pub backup: String,
+    /// For whom.
+    pub member: Member,
     /// The data directory on the volume.
     pub data_dir: PathBuf,
     /// Free space of the volume.
@@ -93,8 +94,8 @@ pub struct Replay {
     pub from: Term,
     /// Its ancestors, each with the position at which it was left, oldest first.
     pub ancestors: Vec<(Term, Lsn)>,
-    /// The reign that begins then.
-    pub to: Term,
+    /// The reign that begins then; none for a member that will follow.
+    pub to: Option<Term>,
     /// `holdfastd` itself.
     pub program: PathBuf,
     /// The socket of the log job.
@@ -162,12 +163,12 @@ impl JobBody for RestoreBody {
 
 async fn land(job: &RestoreJob, reporter: &Reporter) -> Result<Restored, JobFailure> {
     let repository = job.access.open().await.map_err(|err| later(&err))?;
-    let backup: BackupId = job.refounding.backup.parse().map_err(|err| never(&err))?;
+    let backup: BackupId = job.backup.parse().map_err(|err| never(&err))?;
     let plan = restore::plan(&repository, backup, job.space).await.map_err(|err| failure(&err))?;
     let root = Root::open(&job.data_dir).map_err(|err| later(&err))?;
     let io: Arc<dyn BulkIo> = Arc::new(BlockingIo::new(root.clone()));
     let (meter, progress) = Meter::new();
-    let restoring = Box::pin(restore::run(&plan, io, &job.refounding.rule.primary, &meter));
+    let restoring = Box::pin(restore::run(&plan, io, &job.member, &meter));
     let restored = reporter.metered(progress, restoring).await.map_err(|err| failure(&err))?;
     let files = job.replay.recovery().files().map_err(|err| never(&err))?;
     let written = tokio::task::spawn_blocking(move || write_recovery(&root, &files));
@@ -193,10 +194,11 @@ async fn prepare(job: PrepareJob) -> Result<Value, JobFailure> {
         let bytes =
             root.read(Path::new(control::PATH), 1 << 16).map_err(|err| later(&err))?.unwrap_or_default();
         let control = Control::parse(&bytes).map_err(|err| never(&err))?;
-        if control.timeline >= job.replay.to {
+        let Some(to) = job.replay.to else { return write_recovery(&root, &files).map_err(|err| later(&err)) };
+        if control.timeline >= to {
             return Ok(());
         }
-        let of_new_term = format!("{:08X}", job.replay.to.number());
+        let of_new_term = format!("{:08X}", to.number());
         for entry in root.list(Path::new("pg_wal")).map_err(|err| later(&err))? {
             let name = entry.path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             if entry.kind == EntryKind::File && name.starts_with(&of_new_term) {

@@ -12,9 +12,9 @@ use holdfast_engine::postgres::config::ConfigError;
 use holdfast_engine::postgres::gate::{self as gate_files, InstallError};
 use holdfast_engine::postgres::links::Links;
 use holdfast_engine::postgres::recovery::RecoveryError;
-use holdfast_model::ByteCount;
 use holdfast_model::status::{Gate, GateClosed, OperationKind};
 use holdfast_model::volume::{DeviceId, VolumeKind};
+use holdfast_model::{ByteCount, NodeName};
 use holdfast_storage::mount::Unmount;
 use holdfast_storage::mountinfo::{DevNumber, Mounts};
 use holdfast_storage::ops::{Consent, Seen, Verb};
@@ -22,11 +22,15 @@ use holdfast_storage::sysfs::Sysfs;
 use tracing::{debug, info, warn};
 
 use super::Reconciler;
-use super::founding;
-use crate::data::DataRecord;
+use super::founding::{self, Replayed};
+use super::volume::VolumeFacts;
+use crate::data::{DataRecord, JoinStage, Joining};
 use crate::disk::format::Formatting;
+use crate::engine_actor::Process;
+use crate::hands::{self, FilesError};
 use crate::helper::CallError;
 use crate::ledger::LedgerError;
+use crate::peers::PeerError;
 use crate::supervisor::stop::StopBy;
 use crate::worker::VolumeCallError;
 
@@ -54,6 +58,18 @@ pub(super) enum ActError {
     /// The ledger could not be written; nothing was done.
     #[error("remember what is about to be done")]
     Ledger(#[from] LedgerError),
+    /// The data directory could not be made one of a standby.
+    #[error("prepare the start of a standby")]
+    Standby(#[from] FilesError),
+    /// The primary did not tell its rules.
+    #[error("ask {node} for its rules")]
+    Peer {
+        /// Whom.
+        node: NodeName,
+        /// Why not.
+        #[source]
+        source: PeerError,
+    },
     /// The engine's configuration does not render.
     #[error("render the engine's configuration: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Render(Vec<ConfigError>),
@@ -66,6 +82,9 @@ pub(super) enum ActError {
     /// The worker that serves recovery its log could not be started.
     #[error("serve recovery its log")]
     Log(#[source] Box<founding::FoundingError>),
+    /// The volume belongs to no cluster yet.
+    #[error("the volume belongs to no cluster yet")]
+    NoCluster,
     /// There is no volume any more.
     #[error("no volume is mounted")]
     NoVolume,
@@ -88,7 +107,15 @@ impl Reconciler {
             Action::Mount(device) => Box::pin(self.mount(&device)).await,
             Action::Bootstrap => self.begin(OperationKind::Bootstrap),
             Action::Refound => self.begin(OperationKind::Restore),
+            Action::Join(_) => self.begin_join(),
+            Action::Promise(rule) => self.promise(&rule).await,
+            Action::Follow(node) => self.follow(&node).await,
+            Action::GiveUpData => self.give_up_data().await,
             Action::StartEngine => Box::pin(self.start_engine()).await,
+            Action::StartBackup => {
+                self.start_first_backup();
+                Ok(())
+            }
             Action::StartShipping => {
                 self.start_shipping();
                 Ok(())
@@ -153,6 +180,16 @@ impl Reconciler {
         self.take_over(formatted?).await
     }
 
+    /// Joining is as long as founding.
+    fn begin_join(&mut self) -> Result<(), ActError> {
+        let desk = self.volume.desk().ok_or(ActError::NoVolume)?;
+        let space = self.volume.disk().ok_or(ActError::NoVolume)?.space.free;
+        let node = Arc::clone(&self.node);
+        let ticket = node.operations.begin(OperationKind::Join, "beginning");
+        self.tasks.spawn(founding::join(node, desk, space, ticket));
+        Ok(())
+    }
+
     /// Founding is long: it runs beside the loop and is observed through its operation.
     fn begin(&mut self, kind: OperationKind) -> Result<(), ActError> {
         let desk = self.volume.desk().ok_or(ActError::NoVolume)?;
@@ -189,13 +226,26 @@ impl Reconciler {
     async fn start_engine(&mut self) -> Result<(), ActError> {
         self.make_room().await?;
         let desk = self.volume.desk().ok_or(ActError::NoVolume)?;
-        let recovery = match desk.facts().data {
+        let facts = desk.facts();
+        let failed = |err| ActError::Log(Box::new(err));
+        let replayed = match &facts.data {
             Ok(Some(DataRecord::Landed(refounding))) => {
-                let failed = |err| ActError::Log(Box::new(err));
-                self.ensure_log_worker(&refounding).await.map_err(failed)?;
-                founding::prepare(&self.node, &refounding).await.map_err(failed)?.recovery().settings()?
+                Some(Replayed::to_refound(refounding).map_err(failed)?)
             }
-            Ok(_) | Err(_) => BTreeMap::new(),
+            Ok(Some(DataRecord::Joining(Joining { cluster, stage: JoinStage::Landed(landing) }))) => {
+                Some(Replayed::to_join(cluster.clone(), landing))
+            }
+            Ok(_) | Err(_) => None,
+        };
+        let recovery = match replayed {
+            Some(replayed) => {
+                self.ensure_log_worker(&replayed).await.map_err(failed)?;
+                founding::prepare(&self.node, &replayed).await.map_err(failed)?.recovery().settings()?
+            }
+            None => {
+                self.prepare_role(&facts).await?;
+                BTreeMap::new()
+            }
         };
         let setup = &self.node.setup;
         let gate = Gate::Closed { why: GateClosed::Starting };
@@ -208,6 +258,22 @@ impl Reconciler {
         let args = launch.args.iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
         info!("starting the engine");
         self.node.engine.start(args).await;
+        if let Process::Alive { process, .. } = self.node.engine.state() {
+            self.started = Some(process);
+        }
+        Ok(())
+    }
+
+    /// Whoever may not resume its own reign starts as a standby: opened for writing, it would write log that nobody asked
+    /// for. One that was promoted and did not come so far still has the signal, and is left to whoever promotes it again.
+    async fn prepare_role(&self, facts: &VolumeFacts) -> Result<(), ActError> {
+        let Ok(Some(DataRecord::Ready { reign, .. })) = &facts.data else { return Ok(()) };
+        let promised = facts.promise.as_ref().map(|promise| promise.max_term);
+        if *reign != promised || reign.is_none() {
+            let data_dir = self.node.setup.layout.data_dir.clone();
+            let made = hands::make_standby(&self.node.helper, data_dir).await?;
+            info!(removed = ?made.removed, "the engine will start as a standby");
+        }
         Ok(())
     }
 }

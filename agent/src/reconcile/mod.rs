@@ -3,6 +3,7 @@
 //! * `volume`: finding, mounting and unmounting the disk.
 //! * `observe`: what the node looks like, as one [`NodeView`].
 //! * `act`: one function per action of `decide`.
+//! * `follow`: whom a member follows, and what it promises and gives up before.
 //! * [`founding`]: how an empty volume gets its data, by bootstrap or by refounding.
 //! * `shipping`: the worker that ships log.
 //!
@@ -10,16 +11,18 @@
 //! Actions run in order and the first failure ends the turn.
 
 mod act;
+mod follow;
 pub mod founding;
 mod observe;
 mod shipping;
 mod volume;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdfast_agent_decide::{Desired, EngineWanted, decide};
+use holdfast_agent_decide::{Desired, EngineWanted, decide, members};
 use holdfast_engine::postgres::Setup;
 use holdfast_model::ClusterId;
 use holdfast_model::status::{GateClosed, NodeView, RepositoryView};
@@ -30,14 +33,17 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
 use crate::chain::Chain;
+use crate::child::process::ProcessId;
 use crate::clock::Clock;
 use crate::config::{Config, WhenAllLost};
 use crate::engine_actor::{EngineHandle, Process};
-use crate::gate_loop::{GateOrders, GateReport};
+use crate::gate_loop::{FollowOrder, GateHandle, GateOrders, GateReport};
+use crate::handover::Handover;
 use crate::helper::HelperClient;
 use crate::jobs::Access;
 use crate::ledger::{BootstrapRequest, EngineHeld, FoundedCluster, Ledger, LedgerError, RestoreOrder};
 use crate::operations::Operations;
+use crate::peers::Peers;
 use crate::supervisor::Supervisor;
 use crate::worker::JobHandle;
 use volume::{Search, Volume};
@@ -62,6 +68,14 @@ pub struct Node {
     pub helper: HelperClient,
     /// The engine's process.
     pub engine: EngineHandle,
+    /// The other nodes of the cluster.
+    pub peers: Peers,
+    /// Asks whoever owns the engine's session.
+    pub gate_loop: GateHandle,
+    /// Records of the mounted volume.
+    pub desk: watch::Sender<Option<Arc<Desk>>>,
+    /// Whether the gate is held closed for a handover.
+    pub handover: Handover,
     /// For programs of the engine that end by themselves.
     pub supervisor: Supervisor,
     /// What the gate loop is told.
@@ -99,6 +113,8 @@ impl Node {
             founding: founded.map(|founded| founded.cluster),
             refound: ordered || self.config.when_all_lost == WhenAllLost::Restore,
             format_blank: self.config.volume.format_blank,
+            has_peers: !self.config.peers.is_empty(),
+            replays: false,
         })
     }
 }
@@ -123,6 +139,10 @@ pub struct Reconciler {
     tasks: JoinSet<()>,
     /// What was told last, by [`without_numbers`].
     last_reason: String,
+    /// The engine's process, if this agent started it.
+    started: Option<ProcessId>,
+    /// Whom a server in recovery follows.
+    follow: Option<FollowOrder>,
 }
 
 impl Reconciler {
@@ -140,6 +160,8 @@ impl Reconciler {
             log_worker: None,
             tasks: JoinSet::new(),
             last_reason: String::new(),
+            started: None,
+            follow: None,
         }
     }
 
@@ -148,6 +170,7 @@ impl Reconciler {
         let mut gate = self.node.gate.clone();
         let mut engine = self.node.engine.changes();
         let mut repository = self.node.repository.clone();
+        let mut peers = self.node.peers.changes();
         loop {
             let again = tokio::select! {
                 () = cancel.cancelled() => return, // every action can be cut off anywhere and is looked at again
@@ -161,17 +184,19 @@ impl Reconciler {
                 Ok(()) = gate.changed() => {} // cancel-safe
                 Ok(()) = engine.changed() => {} // cancel-safe
                 Ok(()) = repository.changed() => {} // cancel-safe
+                Ok(()) = peers.changed() => {} // cancel-safe
                 () = volume::changed(&mut disk) => {} // cancel-safe
                 () = tokio::time::sleep(again) => {} // cancel-safe
             }
             gate.borrow_and_update();
             engine.borrow_and_update();
             repository.borrow_and_update();
+            peers.borrow_and_update();
         }
     }
 
     async fn turn(&mut self) -> Duration {
-        let want = match self.node.desired() {
+        let mut want = match self.node.desired() {
             Ok(want) => want,
             Err(err) => {
                 warn!(error = %Chain(&err), "ledger not read, trying again");
@@ -180,6 +205,7 @@ impl Reconciler {
         };
         self.look_for_volume().await;
         self.settle_founding().await;
+        want.replays = self.volume.replays();
         let mut view = self.observe();
         let now = self.node.clock.now();
         let plan = decide(&want, &view, now);
@@ -211,12 +237,19 @@ impl Reconciler {
             Process::Stopped { .. } | Process::Strangers { .. } => (None, false),
         };
         let disk = self.volume.disk();
+        let view = Arc::clone(&self.node.view.borrow());
+        let held_out = BTreeSet::new();
         let orders = GateOrders {
             process,
+            fresh: process.is_some() && process == self.started,
             member: self.volume.membership(self.replay_checked),
             disk_healthy: disk.as_ref().is_some_and(|disk| disk.health.is_healthy()),
             nearly_full: disk.as_ref().is_some_and(|disk| disk.space.nearly_full),
-            hold: self.hold.or(stopping.then_some(GateClosed::Stopping)),
+            replays: self.volume.replays(),
+            hold: self.hold.or(stopping.then_some(GateClosed::Stopping)).or(self.node.handover.hold()),
+            admit: members::admitted(&view, &held_out),
+            change: members::change(&view, self.node.config.k, &held_out),
+            follow: self.follow.clone(),
         };
         self.node.orders.send_if_modified(|old| {
             let changed = *old != orders;

@@ -6,7 +6,7 @@ use holdfast_model::status::{
 
 use super::Reconciler;
 use super::volume::Volume;
-use crate::data::DataRecord;
+use crate::data::{DataRecord, JoinStage, Joining};
 use crate::engine_actor::Process;
 
 impl Reconciler {
@@ -32,8 +32,8 @@ impl Reconciler {
             gate,
             rule: report.rule,
             promise: self.volume.desk().and_then(|desk| desk.facts().promise),
-            part: holdfast_model::peer::Part::None,
-            peers: vec![],
+            part: report.part,
+            peers: node.peers.view(node.clock.now()),
             repository: self.repository_view(),
             log: self.shipping.view(),
             operations: node.operations.list(),
@@ -85,6 +85,7 @@ impl Reconciler {
         let working = |kind| self.running(kind);
         match mounted.desk.facts().data {
             Err(why) => DataView::Broken { why },
+            Ok(None) if working(OperationKind::Join).is_some() => DataView::Incomplete,
             Ok(None) => match (working(OperationKind::Bootstrap), working(OperationKind::Restore)) {
                 (Some(_), _) => DataView::Initialising,
                 (None, Some(progress)) => DataView::Restoring { progress },
@@ -101,7 +102,18 @@ impl Reconciler {
             Ok(Some(DataRecord::Landed(refounding))) if refounding.rule.primary != mounted.desk.member() => {
                 DataView::Broken { why: format!("it was restored for {}", refounding.rule.primary) }
             }
-            Ok(Some(DataRecord::Landed(_) | DataRecord::Ready { .. })) => DataView::Ready,
+            Ok(Some(DataRecord::Joining(Joining {
+                stage: JoinStage::Begun | JoinStage::Landing(_),
+                ..
+            }))) => match working(OperationKind::Join) {
+                Some(progress) => DataView::Restoring { progress },
+                None => DataView::Incomplete,
+            },
+            Ok(Some(
+                DataRecord::Landed(_)
+                | DataRecord::Joining(Joining { stage: JoinStage::Landed(_), .. })
+                | DataRecord::Ready { .. },
+            )) => DataView::Ready,
         }
     }
 

@@ -22,7 +22,7 @@ use tracing::{info, warn};
 use super::act::ActError;
 use super::{Node, Reconciler};
 use crate::chain::Chain;
-use crate::data::DataRecord;
+use crate::data::{DataRecord, JoinStage};
 use crate::disk::probe::{self, DiskState, Target};
 use crate::engine_actor::Process;
 use crate::gate_loop::Membership;
@@ -220,15 +220,29 @@ impl Volume {
         }
     }
 
+    /// Whether the data was restored and its log is still to be replayed.
+    pub(super) fn replays(&self) -> bool {
+        let data = self.desk().map(|desk| desk.facts().data);
+        match data {
+            Some(Ok(Some(DataRecord::Landed(_)))) => true,
+            Some(Ok(Some(DataRecord::Joining(joining)))) => matches!(joining.stage, JoinStage::Landed(_)),
+            Some(Ok(_) | Err(_)) | None => false,
+        }
+    }
+
     /// Who this node is. The rule of a refounding may be written only after its replay was checked.
     pub(super) fn membership(&self, replay_checked: bool) -> Option<Membership> {
         let desk = self.desk()?;
         let facts = desk.facts();
-        let opening = match &facts.data {
-            Ok(Some(DataRecord::Landed(refounding))) if replay_checked => Some(refounding.rule.clone()),
-            Ok(_) | Err(_) => None,
+        let (opening, reign) = match &facts.data {
+            Ok(Some(DataRecord::Landed(refounding))) if replay_checked => {
+                (Some(refounding.rule.clone()), None)
+            }
+            Ok(Some(DataRecord::Ready { reign, .. })) => (None, *reign),
+            Ok(_) | Err(_) => (None, None),
         };
-        Some(Membership { member: desk.member(), zone: facts.identity.zone, promise: facts.promise, opening })
+        let VolumeFacts { identity, promise, .. } = facts;
+        Some(Membership { member: desk.member(), zone: identity.zone, promise, opening, reign })
     }
 }
 
@@ -335,8 +349,9 @@ impl Reconciler {
         self.fenced = false;
         self.replay_checked = false;
         info!(%device, incarnation = %identity.incarnation, "volume mounted");
-        self.volume =
-            Volume::Mounted(Box::new(MountedVolume { device, desk: Arc::new(desk), disk, probing, tasks }));
+        let desk = Arc::new(desk);
+        self.node.desk.send_replace(Some(Arc::clone(&desk)));
+        self.volume = Volume::Mounted(Box::new(MountedVolume { device, desk, disk, probing, tasks }));
         self.node.engine.find();
         Ok(())
     }
@@ -350,6 +365,8 @@ impl Reconciler {
     pub(super) async fn unmount(&mut self) -> Result<(), ActError> {
         self.shipping.stop();
         self.log_worker = None;
+        self.follow = None;
+        self.node.desk.send_replace(None);
         self.tasks.abort_all();
         let health = self.volume.disk().map(|disk| disk.health);
         if let Volume::Mounted(mounted) = std::mem::replace(&mut self.volume, Volume::Unmounted) {

@@ -21,6 +21,7 @@ use holdfast_model::{Lsn, Term};
 use serde::{Deserialize, Serialize};
 
 use super::layout::path_text;
+use super::standby::STANDBY_SIGNAL;
 use super::wal::history::{self, History, HistoryError};
 
 /// What to recover.
@@ -30,8 +31,8 @@ pub struct Recovery {
     pub from: Term,
     /// Ancestors of that term's timeline.
     pub history: History,
-    /// The term that begins afterwards.
-    pub to: Term,
+    /// The term that begins afterwards; none for a member that will follow.
+    pub to: Option<Term>,
     /// The agent's own program, which fetches segments.
     pub fetch_program: PathBuf,
     /// The socket on which the restore worker serves them.
@@ -100,14 +101,27 @@ impl Recovery {
         if self.from > Term::FIRST {
             files.push(in_wal(self.from, self.history.render()));
         }
-        files.extend(skipped(self.from, self.to).map(|term| in_wal(term, String::new())));
+        let skipped = match self.to {
+            Some(to) => between(self.from, to).collect(),
+            // Whoever follows this member later asks it for each number that its own log has not passed.
+            None => self.skipped_before(),
+        };
+        files.extend(skipped.into_iter().map(|term| in_wal(term, String::new())));
+        let signal = if self.to.is_some() { "recovery.signal" } else { STANDBY_SIGNAL };
         // Last, so that a directory in which the writing was cut short does not look ready to recover.
-        files.push(RecoveryFile { path: "recovery.signal".to_owned(), content: String::new() });
+        files.push(RecoveryFile { path: signal.to_owned(), content: String::new() });
         Ok(files)
     }
 
+    /// Numbers below the replayed term that were nobody's.
+    fn skipped_before(&self) -> Vec<Term> {
+        let reigned = |term: &Term| self.history.ancestors.iter().any(|ancestor| ancestor.timeline == *term);
+        let all = between(Term::FIRST, self.from).filter(|term| !reigned(term));
+        all.take(usize::try_from(PLACEHOLDERS_MAX).unwrap_or(usize::MAX)).collect()
+    }
+
     fn check(&self) -> Result<(), RecoveryError> {
-        let (from, to) = (self.from, self.to);
+        let (from, Some(to)) = (self.from, self.to) else { return Ok(()) };
         if to <= from {
             return Err(RecoveryError::Terms { from, to });
         }
@@ -126,7 +140,7 @@ impl Recovery {
 }
 
 /// Terms strictly between two.
-fn skipped(from: Term, to: Term) -> impl Iterator<Item = Term> {
+fn between(from: Term, to: Term) -> impl Iterator<Item = Term> {
     (from.number().saturating_add(1)..to.number()).filter_map(Term::new)
 }
 
@@ -171,11 +185,12 @@ pub fn switch_point(from: Term, to: Term, history_file: &str) -> Result<Lsn, Swi
 mod tests {
     use super::*;
 
+    /// Nobody begins term 0.
     fn recovery(from: u32, to: u32) -> Recovery {
         Recovery {
             from: Term::new(from).unwrap(),
             history: History::default(),
-            to: Term::new(to).unwrap(),
+            to: Term::new(to),
             fetch_program: "/usr/lib/it's/holdfastd".into(),
             fetch_socket: "/run/100%/fetch".into(),
         }
@@ -196,6 +211,16 @@ mod tests {
                 "recovery.signal"
             ]
         );
+    }
+
+    #[test]
+    fn a_member_that_will_follow_begins_no_term() {
+        let mut recovery = Recovery { to: None, ..recovery(5, 0) };
+        recovery.history = History::default().child(Term::new(2).unwrap(), Lsn::from_offset(64), "x");
+        let paths: Vec<String> = recovery.files().unwrap().into_iter().map(|file| file.path).collect();
+        let histories = ["pg_wal/00000005.history", "pg_wal/00000003.history", "pg_wal/00000004.history"];
+        assert_eq!(paths, [&histories[..], &["standby.signal"]].concat());
+        assert_eq!(recovery.settings().unwrap()["recovery_target_timeline"], "5");
     }
 
     #[test]

@@ -41,7 +41,7 @@ pub(super) async fn run(node: &Node, desk: &Desk, ticket: &Ticket) -> Result<Str
     let launch = argv::initdb(&node.setup.layout);
     let args = launch.args.iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
     node.supervisor.run_to_end(EngineProgram::InitDb, args, INITDB_DEADLINE).await?;
-    desk.write_data(DataRecord::Ready { cluster: cluster.clone() }).await?;
+    desk.write_data(DataRecord::Ready { cluster: cluster.clone(), reign: Some(Term::FIRST) }).await?;
     Ok(cluster.to_string())
 }
 

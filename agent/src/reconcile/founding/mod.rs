@@ -6,6 +6,7 @@
 //! (create-only, so that of two only one gets the term); fill the directory; write that it is whole.
 //!
 //! * `bootstrap`: the first member.
+//! * `join`: behind a cluster that reigns elsewhere.
 //! * `refound`: which backup, which term, and landing it; `log_end` finds where its replay must end.
 //! * `replay`: what a landed base needs to replay its log.
 //! * `settle`: what is left to do once a founded engine runs.
@@ -15,6 +16,7 @@
 
 mod bootstrap;
 mod error;
+mod join;
 mod log_end;
 mod refound;
 mod replay;
@@ -35,7 +37,7 @@ use crate::operations::Ticket;
 use crate::worker::{JobHandle, Role};
 
 pub use error::FoundingError;
-pub(super) use replay::prepare;
+pub(super) use replay::{Replayed, prepare};
 
 const WORKER_DEADLINE: Duration = Duration::from_secs(10);
 /// Before founding that failed is begun again.
@@ -50,6 +52,12 @@ pub async fn bootstrap(node: Arc<Node>, desk: Arc<Desk>, ticket: Ticket) {
 /// Begins, or goes on with, a new reign over what the repository holds.
 pub async fn refound(node: Arc<Node>, desk: Arc<Desk>, space: ByteCount, ticket: Ticket) {
     let result = Box::pin(refound::run(&node, &desk, space, &ticket)).await;
+    end(&node, ticket, result).await;
+}
+
+/// Restores behind a cluster that reigns elsewhere.
+pub async fn join(node: Arc<Node>, desk: Arc<Desk>, space: ByteCount, ticket: Ticket) {
+    let result = Box::pin(join::run(&node, &desk, space, &ticket)).await;
     end(&node, ticket, result).await;
 }
 

@@ -13,7 +13,7 @@ use holdfast_model::{ByteCount, NodeName, Promise, Rule, RuleId, Term, Voter, Vo
 use tracing::{info, warn};
 
 use super::log_end::last_whole_record;
-use super::replay::replay;
+use super::replay::{Replayed, replay};
 use super::{FoundingError, run_job};
 use crate::chain::Chain as Causes;
 use crate::clock;
@@ -53,10 +53,11 @@ pub(super) async fn run(
     let access = node.access(refounding.cluster.clone()).ok_or(FoundingError::NoRepository)?;
     let job = RestoreJob {
         access,
-        refounding: refounding.clone(),
+        backup: refounding.backup.clone(),
+        member: refounding.rule.primary.clone(),
         data_dir: node.setup.layout.data_dir.clone(),
         space,
-        replay: replay(node, &refounding).await?,
+        replay: replay(node, &Replayed::to_refound(&refounding)?).await?,
     };
     let done: RestoreDone = run_job(node, &RestoreOrders::Land(Box::new(job)), ticket).await?;
     desk.write_data(DataRecord::Landed(refounding.clone())).await?;
@@ -123,7 +124,7 @@ fn others_are_lost(newest: &Rule, own: &NodeName) -> Result<(), FoundingError> {
     if others.is_empty() { Ok(()) } else { Err(FoundingError::OthersMayLive { others: others.join(", ") }) }
 }
 
-async fn choose_backup(
+pub(super) async fn choose_backup(
     node: &Node,
     repository: &Repository,
     chain: &Chain,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_engine::postgres::session::Session;
+use holdfast_model::ClusterId;
 use holdfast_model::status::{EngineView, Gate};
 use serde::Serialize;
 use tracing::{error, info, warn};
@@ -12,10 +13,11 @@ use tracing::{error, info, warn};
 use super::FoundingError;
 use crate::chain::Chain as Causes;
 use crate::clock;
-use crate::data::{DataRecord, Refounding};
+use crate::data::{DataRecord, JoinStage, Joining, Landing, Refounding};
 use crate::ledger::{BootstrapRequest, FoundedCluster, LedgerError, RestoreOrder};
 use crate::reconcile::volume::Desk;
 use crate::reconcile::{Node, Reconciler};
+use crate::supervisor::stop::StopBy;
 
 const QUERY_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -56,14 +58,44 @@ impl Reconciler {
                     }
                 }
             }
+            Ok(Some(DataRecord::Joining(Joining { cluster, stage: JoinStage::Landed(landing) }))) => {
+                if let Err(err) = self.settle_join(&desk, cluster, &landing).await {
+                    warn!(error = %Causes(&err), "restored data not handed over to streaming, trying again");
+                }
+            }
             Ok(Some(DataRecord::Ready { .. })) => {
                 let open = matches!(self.node.gate.borrow().gate, Gate::Open { .. } | Gate::ReadOnly { .. });
                 if open && let Err(err) = self.forget_orders() {
                     warn!(error = %Causes(&err), "orders that were carried out not forgotten");
                 }
             }
-            Ok(Some(DataRecord::Initialising { .. } | DataRecord::Restoring(_)) | None) | Err(_) => {}
+            Ok(
+                Some(DataRecord::Initialising { .. } | DataRecord::Restoring(_) | DataRecord::Joining(_))
+                | None,
+            )
+            | Err(_) => {}
         }
+    }
+
+    /// Once replay has reached the end of the shipped log the server is stopped, and started again as one that streams: what
+    /// it replays by is on its command line, and lasts as long as it.
+    async fn settle_join(
+        &mut self,
+        desk: &Desk,
+        cluster: ClusterId,
+        landing: &Landing,
+    ) -> Result<(), FoundingError> {
+        let EngineView::Running { in_recovery: true, flushed, .. } = self.observe().engine else {
+            return Ok(());
+        };
+        if flushed < landing.end {
+            return Ok(());
+        }
+        info!(replayed = %flushed, "replay reached the end of the shipped log: the rest is received from the primary");
+        self.node.engine.stop(StopBy::Fast).await;
+        desk.write_data(DataRecord::Ready { cluster, reign: None }).await?;
+        self.log_worker = None;
+        Ok(())
     }
 
     async fn settle_refounding(&mut self, desk: &Desk, refounding: &Refounding) -> Result<(), FoundingError> {
@@ -76,7 +108,7 @@ impl Reconciler {
         let served = self.node.gate.borrow().rule.as_ref().is_some_and(|rule| rule.id >= refounding.rule.id);
         if served {
             let cluster = refounding.cluster.clone();
-            desk.write_data(DataRecord::Ready { cluster }).await?;
+            desk.write_data(DataRecord::Ready { cluster, reign: Some(timeline) }).await?;
             warn!(
                 term = %timeline, backup = refounding.backup, shipped_end = %refounding.shipped_end,
                 "refounded: commits acknowledged after the shipped end are lost"

@@ -1,0 +1,276 @@
+//! The other nodes of the cluster: asked about twice a second, which is also how it is noticed that one is gone.
+//!
+//! * [`client`]: one peer, over its gRPC.
+//!
+//! Invariants, each a test below:
+//! * `a_peer_that_falls_silent_keeps_what_it_said_and_grows_old`.
+//! * `positions_alone_wake_nobody`.
+//!
+//! Not here: what follows from it. See `holdfast_agent_decide::members`.
+
+pub mod client;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_model::peer::{Part, PeerSaid, PeerView};
+use holdfast_model::status::{EngineView, NodeView, VolumeView};
+use holdfast_model::{Member, NodeName, Rule, Tick, Zone};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::chain::Chain;
+use crate::clock::Clock;
+use crate::config::PeerConfig;
+
+pub use client::{PeerClient, PeerError};
+
+/// Between two questions to the same peer.
+const EVERY: Duration = Duration::from_millis(500);
+
+/// What is known of one peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Known {
+    zone: Zone,
+    heard: Option<Tick>,
+    said: Option<PeerSaid>,
+    failing: Option<String>,
+}
+
+/// The peers, and what they last said.
+#[derive(Debug, Clone)]
+pub struct Peers {
+    clients: Arc<BTreeMap<NodeName, PeerClient>>,
+    known: watch::Receiver<BTreeMap<NodeName, Known>>,
+}
+
+/// Asks all peers until it is told to stop.
+#[derive(Debug)]
+pub struct Polling {
+    clients: Arc<BTreeMap<NodeName, PeerClient>>,
+    known: watch::Sender<BTreeMap<NodeName, Known>>,
+    clock: Clock,
+}
+
+impl Peers {
+    /// None was heard yet.
+    #[must_use]
+    pub fn new(
+        peers: &[PeerConfig],
+        client: impl Fn(&PeerConfig) -> PeerClient,
+        clock: Clock,
+    ) -> (Self, Polling) {
+        let silent = |peer: &PeerConfig| {
+            let known = Known { zone: peer.zone.clone(), heard: None, said: None, failing: None };
+            (peer.node.clone(), known)
+        };
+        let (send, known) = watch::channel(peers.iter().map(silent).collect());
+        let clients: BTreeMap<_, _> = peers.iter().map(|peer| (peer.node.clone(), client(peer))).collect();
+        let clients = Arc::new(clients);
+        (Self { clients: Arc::clone(&clients), known }, Polling { clients, known: send, clock })
+    }
+
+    /// Every peer as it looks at `now`.
+    #[must_use]
+    pub fn view(&self, now: Tick) -> Vec<PeerView> {
+        let known = self.known.borrow();
+        known
+            .iter()
+            .map(|(node, known)| PeerView {
+                node: node.clone(),
+                zone: known.zone.clone(),
+                heard_ms: known.heard.map(|heard| now.millis_since(heard)),
+                said: known.said.clone(),
+                failing: known.failing.clone(),
+            })
+            .collect()
+    }
+
+    /// Told of everything but positions.
+    #[must_use]
+    pub fn changes(&self) -> PeersChanged {
+        PeersChanged(self.known.clone())
+    }
+
+    /// Every rule in a peer's log.
+    ///
+    /// # Errors
+    /// [`PeerError`].
+    pub async fn rules(&self, node: &NodeName) -> Result<Vec<Rule>, PeerError> {
+        let client = self.clients.get(node).ok_or(PeerError::Unknown)?;
+        client.rules().await
+    }
+}
+
+/// Waits for peers to say something else.
+#[derive(Debug)]
+pub struct PeersChanged(watch::Receiver<BTreeMap<NodeName, Known>>);
+
+impl PeersChanged {
+    /// The next change. Cancel-safe.
+    ///
+    /// # Errors
+    /// When nobody asks them any more.
+    pub async fn changed(&mut self) -> Result<(), watch::error::RecvError> {
+        self.0.changed().await
+    }
+
+    /// What there is was looked at.
+    pub fn borrow_and_update(&mut self) {
+        drop(self.0.borrow_and_update());
+    }
+}
+
+impl Polling {
+    /// Runs until cancelled. A peer that does not answer holds up nobody but itself.
+    pub async fn run(self, cancel: CancellationToken) {
+        let mut asking = JoinSet::new();
+        let polling = Arc::new(self);
+        for node in polling.clients.keys().cloned() {
+            let polling = Arc::clone(&polling);
+            asking.spawn(async move {
+                let mut pace = tokio::time::interval(EVERY);
+                pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+                loop {
+                    pace.tick().await;
+                    let Some(client) = polling.clients.get(&node) else { return };
+                    let answer = client.status().await;
+                    polling.take(&node, answer.map(|view| said(&view)));
+                }
+            });
+        }
+        cancel.cancelled().await; // dropping the tasks ends them: a question that is cut off changes nothing
+    }
+
+    fn take(&self, node: &NodeName, answer: Result<PeerSaid, PeerError>) {
+        let now = self.clock.now();
+        self.known.send_if_modified(|all| {
+            let Some(known) = all.get_mut(node) else { return false };
+            match answer {
+                Ok(said) => {
+                    if known.said.is_none() || known.failing.is_some() {
+                        info!(%node, "peer heard");
+                    }
+                    let changed = known.failing.is_some()
+                        || known.said.as_ref().map(without_positions) != Some(without_positions(&said));
+                    *known =
+                        Known { heard: Some(now), said: Some(said), failing: None, zone: known.zone.clone() };
+                    changed
+                }
+                Err(err) => {
+                    let why = Chain(&err).to_string();
+                    // Once: the text of each failure is a little different.
+                    if known.failing.is_none() && known.said.is_some() {
+                        warn!(%node, error = why, "peer does not answer");
+                    }
+                    let changed = known.failing.is_none();
+                    known.failing = Some(why);
+                    changed
+                }
+            }
+        });
+    }
+}
+
+/// What a node's view says about its part in the cluster.
+fn said(view: &NodeView) -> PeerSaid {
+    let member = match &view.volume {
+        VolumeView::Mounted { identity, .. } => {
+            Some(Member { node: view.node.clone(), incarnation: identity.incarnation })
+        }
+        VolumeView::Unknown
+        | VolumeView::Absent { .. }
+        | VolumeView::Blank { .. }
+        | VolumeView::Unmounted { .. } => None,
+    };
+    let flushed = match &view.engine {
+        EngineView::Running { flushed, .. } => Some(*flushed),
+        EngineView::Stopped { .. }
+        | EngineView::Starting { .. }
+        | EngineView::Stopping { .. }
+        | EngineView::Unkillable { .. } => None,
+    };
+    PeerSaid {
+        member,
+        rule: view.rule.clone(),
+        promised: view.promise.as_ref().map(|promise| promise.max_term),
+        gate: view.gate.clone(),
+        part: view.part.clone(),
+        flushed,
+    }
+}
+
+fn without_positions(said: &PeerSaid) -> PeerSaid {
+    let part = match &said.part {
+        Part::Writes { streams, change } => {
+            let streams = streams.keys().map(|member| (member.clone(), holdfast_model::Lsn::ZERO)).collect();
+            Part::Writes { streams, change: change.clone() }
+        }
+        part @ (Part::None
+        | Part::Follows { .. }
+        | Part::Recruited { .. }
+        | Part::Waits { .. }
+        | Part::Diverged { .. }) => part.clone(),
+    };
+    PeerSaid { flushed: None, part, ..said.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use holdfast_model::Lsn;
+    use holdfast_model::status::{Gate, GateClosed};
+
+    fn peers() -> (Peers, Polling, NodeName) {
+        let node: NodeName = "n2".parse().unwrap();
+        let peer = PeerConfig {
+            node: node.clone(),
+            zone: "z".parse().unwrap(),
+            address: ([127, 0, 0, 1], 1).into(),
+            engine: ([127, 0, 0, 1], 2).into(),
+        };
+        let (peers, polling) = Peers::new(&[peer], |peer| PeerClient::nowhere(peer), Clock::start());
+        (peers, polling, node)
+    }
+
+    fn writes(flushed: u64) -> PeerSaid {
+        PeerSaid {
+            member: None,
+            rule: None,
+            promised: None,
+            gate: Gate::Closed { why: GateClosed::Starting },
+            part: Part::Writes { streams: BTreeMap::new(), change: None },
+            flushed: Some(Lsn::from_offset(flushed)),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_falls_silent_keeps_what_it_said_and_grows_old() {
+        let (peers, polling, node) = peers();
+        assert_eq!(peers.view(polling.clock.now())[0].heard_ms, None);
+        polling.take(&node, Ok(writes(1)));
+        polling.take(&node, Err(PeerError::Unknown));
+        let later = polling.clock.now().after_millis(700);
+        let view = peers.view(later).remove(0);
+        assert_eq!(view.said, Some(writes(1)));
+        assert!(view.heard_ms.is_some_and(|heard| heard >= 700) && view.failing.is_some(), "{view:?}");
+        polling.take(&node, Ok(writes(2)));
+        assert_eq!(peers.view(later)[0].failing, None);
+    }
+
+    #[tokio::test]
+    async fn positions_alone_wake_nobody() {
+        let (peers, polling, node) = peers();
+        let mut changes = peers.changes();
+        polling.take(&node, Ok(writes(1)));
+        assert!(changes.0.has_changed().unwrap());
+        changes.borrow_and_update();
+        polling.take(&node, Ok(writes(2)));
+        assert!(!changes.0.has_changed().unwrap());
+        polling.take(&node, Ok(PeerSaid { part: Part::None, ..writes(2) }));
+        assert!(changes.0.has_changed().unwrap());
+    }
+}
