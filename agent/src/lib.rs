@@ -2,7 +2,7 @@
 //!
 //! * Processes: [`daemon`] (unprivileged), [`helper`] (root), [`worker`] (the data disk), [`child`] (before an engine).
 //! * Loops: [`reconcile`] and [`gate_loop`], over [`disk`], [`engine_actor`] and [`repo_watch`].
-//! * Long work: [`jobs`] in workers, [`operations`] in the view.
+//! * Long work: [`jobs`] in workers, [`operations`] in the view; [`hands`] on a server that follows.
 //! * Outside: [`api`] over [`tls`], [`metrics`], [`fetch`] for recovery.
 //! * What lasts: [`ledger`] on the root disk, [`data`] on the volume.
 
@@ -19,6 +19,7 @@ pub mod disk;
 pub mod engine_actor;
 pub mod fetch;
 pub mod gate_loop;
+pub mod hands;
 pub mod helper;
 pub mod jobs;
 pub mod ledger;

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::log::{self, LogJob};
-use super::{Access, answer, later, never, parse};
+use super::{Access, answer, later, never, parse, standby};
 use crate::data::Refounding;
 use crate::worker::job::{JobBody, JobContext, JobFailure, JobRetry, Reporter};
 
@@ -36,6 +36,23 @@ pub enum RestoreOrders {
     Prepare(PrepareJob),
     /// Empty a data directory that an initialisation left behind half made.
     Clear(ClearJob),
+    /// Make files that a running server needs, unless they are there.
+    EnsureFiles {
+        /// The data directory on the volume.
+        data_dir: PathBuf,
+        /// Which.
+        files: Vec<RecoveryFile>,
+    },
+    /// Make the next start one of a standby; answers [`standby::MadeStandby`].
+    AsStandby {
+        /// The data directory on the volume.
+        data_dir: PathBuf,
+    },
+    /// Look whether the next start would be one of a standby; answers [`standby::SeenSignal`].
+    AsPrimary {
+        /// The data directory on the volume.
+        data_dir: PathBuf,
+    },
 }
 
 /// A landed base whose term has not begun yet.
@@ -124,6 +141,11 @@ impl JobBody for RestoreBody {
             RestoreOrders::ServeLog(job) => return log::run(job, context).await,
             RestoreOrders::Prepare(job) => return prepare(job).await,
             RestoreOrders::Clear(job) => return clear(job).await,
+            RestoreOrders::EnsureFiles { data_dir, files } => {
+                return standby::ensure_files(data_dir, files).await;
+            }
+            RestoreOrders::AsStandby { data_dir } => return standby::make_standby(data_dir).await,
+            RestoreOrders::AsPrimary { data_dir } => return standby::look_for_signal(data_dir).await,
         };
         let (cancelled, reporter) = (context.cancelled().clone(), context.reporter());
         tokio::select! {

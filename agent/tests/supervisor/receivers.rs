@@ -6,7 +6,10 @@ use std::path::Path;
 use std::process::Stdio;
 
 use holdfast_agent::child::process::{ProcessFacts, ProcessId, all_pids};
+use holdfast_agent::hands::{self, EngineHands};
 use holdfast_agent::helper::protocol::Failure;
+use holdfast_engine::postgres::recovery::RecoveryFile;
+use holdfast_engine::postgres::standby::{Hands, STANDBY_SIGNAL};
 
 use crate::node::{Killed, Node, SOON, command, script, wait_until};
 
@@ -86,4 +89,35 @@ async fn a_process_of_another_user_or_parent_is_never_touched() {
     assert!(matches!(refused.failure(), Some(Failure::NotOurs { .. })), "{refused:?}");
     assert_eq!(sleepers(base).len(), 1);
     drop(of_another_parent);
+}
+
+#[tokio::test]
+async fn the_hands_reach_processes_and_files_of_a_running_engine() {
+    let node = Node::new().await;
+    node.format().await;
+    let base = 700_300;
+    let data_dir = node.mount().join("pgdata");
+    let (program, args) = script(&format!(
+        "mkdir {}/pg_wal; ({RECEIVER} {base}) & while :; do /bin/sleep 0.05; done",
+        data_dir.display()
+    ));
+    let record = node.supervisor().start(program, args).await.unwrap();
+    wait_until("it sleeps", || sleepers(base).len() == 1).await;
+    let hands = EngineHands { helper: node.client(), process: record.process, data_dir: data_dir.clone() };
+    assert_eq!(hands.receivers().await.unwrap(), 1);
+    assert_eq!(hands.end_receivers().await.unwrap(), 1);
+    wait_until("it has ended", || sleepers(base).is_empty()).await;
+    assert_eq!(hands.receivers().await.unwrap(), 0);
+
+    let history = data_dir.join("pg_wal/00000002.history");
+    let files = [RecoveryFile { path: "pg_wal/00000002.history".to_owned(), content: String::new() }];
+    hands.ensure_files(&files).await.unwrap();
+    let owner = |path: &Path| std::os::unix::fs::MetadataExt::uid(&fs::metadata(path).unwrap());
+    assert_eq!(owner(&history), ProcessFacts::of(record.process.pid).unwrap().unwrap().uid);
+    let client = node.client();
+    assert!(!hands::look_for_signal(&client, data_dir.clone()).await.unwrap().standby);
+    let made = hands::make_standby(&client, data_dir.clone()).await.unwrap();
+    assert_eq!(made.removed, ["00000002.history"], "a placeholder above every history leads nowhere");
+    assert!(hands::look_for_signal(&client, data_dir.clone()).await.unwrap().standby);
+    assert!(data_dir.join(STANDBY_SIGNAL).exists() && !history.exists());
 }

@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use holdfast_model::{Lsn, Term};
+use serde::{Deserialize, Serialize};
 
 use super::layout::path_text;
 use super::wal::history::{self, History, HistoryError};
@@ -38,7 +39,7 @@ pub struct Recovery {
 }
 
 /// A file to write below the data directory before the start, and to fsync with its folder.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecoveryFile {
     /// Path relative to the data directory.
     pub path: String,

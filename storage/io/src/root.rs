@@ -3,7 +3,7 @@
 //! Every path is resolved by `openat2` with `RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS`: a
 //! hostile name (absolute, `..`, through a symbolic link) is refused by the kernel, without a race.
 //!
-//! Invariants: `no_name_leads_out_of_the_root`, `create_dirs_is_idempotent`.
+//! Invariants: `no_name_leads_out_of_the_root`, `create_dirs_is_idempotent`, `what_is_there_is_never_replaced_by_ensure`.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat2, renameat};
+use nix::fcntl::{AtFlags, OFlag, OpenHow, RenameFlags, ResolveFlag, openat2, renameat, renameat2};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
@@ -253,15 +253,47 @@ impl Root {
     /// # Errors
     /// [`IoError`].
     pub fn replace(&self, path: &Path, bytes: &[u8], mode: u32) -> Result<(), IoError> {
+        let temporary = self.write_beside(path, bytes, mode)?;
+        self.rename(&temporary, path)?;
+        self.sync_dir(path.parent().unwrap_or(Path::new("")))
+    }
+
+    /// Makes a small file unless there is something of its name, which then stays as it is, whoever made it and when.
+    /// Whole or not there, and durable either way when it returns; says whether it was made.
+    ///
+    /// # Errors
+    /// [`IoError`].
+    pub fn ensure(&self, path: &Path, bytes: &[u8], mode: u32) -> Result<bool, IoError> {
+        let temporary = self.write_beside(path, bytes, mode)?;
+        let made = match self.rename_unless_there(&temporary, path) {
+            Ok(()) => true,
+            Err(nix::Error::EEXIST) => {
+                self.remove_file(&temporary)?;
+                let there = self.open_file(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK, 0)?;
+                there.sync_all().map_err(IoError::at("sync", path))?;
+                false
+            }
+            Err(errno) => return Err(IoError::at("rename", &temporary)(errno)),
+        };
+        self.sync_dir(path.parent().unwrap_or(Path::new("")))?;
+        Ok(made)
+    }
+
+    fn rename_unless_there(&self, from: &Path, to: &Path) -> nix::Result<()> {
+        let (from_dir, from_name) = self.parent(from)?;
+        let (to_dir, to_name) = self.parent(to)?;
+        renameat2(&from_dir, from_name, &to_dir, to_name, RenameFlags::RENAME_NOREPLACE)
+    }
+
+    /// Writes the bytes to `<path>.new`, durably but for its name.
+    fn write_beside(&self, path: &Path, bytes: &[u8], mode: u32) -> Result<PathBuf, IoError> {
         let mut temporary = path.as_os_str().to_owned();
         temporary.push(".new");
         let temporary = PathBuf::from(temporary);
         let mut file = self.open_file(&temporary, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC, mode)?;
         io::Write::write_all(&mut file, bytes).map_err(IoError::at("write", &temporary))?;
         file.sync_all().map_err(IoError::at("sync", &temporary))?;
-        drop(file);
-        self.rename(&temporary, path)?;
-        self.sync_dir(path.parent().unwrap_or(Path::new("")))
+        Ok(temporary)
     }
 }
 
@@ -327,5 +359,21 @@ mod tests {
         assert_eq!(root.read(path, 3).unwrap().as_deref(), Some(b"two".as_slice()));
         assert!(root.read(path, 2).is_err());
         assert_eq!(root.list(Path::new("")).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn what_is_there_is_never_replaced_by_ensure() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::open(dir.path()).unwrap();
+        let path = Path::new("file");
+        assert!(root.ensure(path, b"one", 0o600).unwrap());
+        assert!(!root.ensure(path, b"two", 0o600).unwrap());
+        assert_eq!(root.read(path, 3).unwrap().as_deref(), Some(b"one".as_slice()));
+        // A link is something of that name as well, and is not followed.
+        symlink("elsewhere", dir.path().join("link")).unwrap();
+        assert!(root.ensure(Path::new("link"), b"two", 0o600).is_err());
+        assert!(!dir.path().join("elsewhere").exists());
+        let names: Vec<_> = root.list(Path::new("")).unwrap().into_iter().map(|e| e.path).collect();
+        assert_eq!(names, [PathBuf::from("file"), "link".into()]);
     }
 }

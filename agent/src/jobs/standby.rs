@@ -1,0 +1,189 @@
+//! Files on the volume that a server which follows needs, or must not have: what a restore worker does besides restoring.
+//!
+//! Every step may be cut off at any byte and is done again from its beginning. Nothing here replaces a file.
+//!
+//! Invariants, each a test below:
+//! * `a_history_that_is_there_is_never_replaced`.
+//! * `a_start_as_a_standby_is_prepared_twice_as_once`.
+//! * `looking_for_the_signal_changes_nothing`.
+//!
+//! Not here: whether a server may start as what. See `holdfast_replication::resume`.
+
+use std::path::{Path, PathBuf};
+
+use holdfast_engine::postgres::recovery::RecoveryFile;
+use holdfast_engine::postgres::standby::STANDBY_SIGNAL;
+use holdfast_engine::postgres::standby::promote::dangling;
+use holdfast_engine::postgres::wal::history;
+use holdfast_storage_io::IoError;
+use holdfast_storage_io::root::{EntryKind, Root};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{answer, later};
+use crate::worker::job::JobFailure;
+
+/// Both signals at once mean a standby (`PostgreSQL`, "Archive Recovery"), but the other one would stay behind it.
+const RECOVERY_SIGNAL: &str = "recovery.signal";
+const WAL_DIR: &str = "pg_wal";
+/// A line per reign, which is less than a hundred bytes.
+const HISTORY_BYTES_MAX: u64 = 4 << 20;
+
+/// A data directory whose next start is one of a standby.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MadeStandby {
+    /// Names of the history files that led nowhere and were removed.
+    pub removed: Vec<String>,
+}
+
+/// What a start would be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeenSignal {
+    /// [`STANDBY_SIGNAL`] is there: it would start as a standby.
+    pub standby: bool,
+}
+
+/// Makes each file unless it is there, and all of them durable.
+pub(super) async fn ensure_files(data_dir: PathBuf, files: Vec<RecoveryFile>) -> Result<Value, JobFailure> {
+    on_disk(data_dir, move |root| {
+        for file in &files {
+            root.ensure(Path::new(&file.path), file.content.as_bytes(), 0o600)?;
+        }
+        Ok(())
+    })
+    .await?;
+    Ok(Value::Null)
+}
+
+/// In order: the placeholders go while nobody can start it as something else by mistake, then the signal is made durable.
+pub(super) async fn make_standby(data_dir: PathBuf) -> Result<Value, JobFailure> {
+    let removed = on_disk(data_dir, |root| {
+        let removed = remove_dangling(root)?;
+        root.ensure(Path::new(STANDBY_SIGNAL), b"", 0o600)?;
+        root.remove_file(Path::new(RECOVERY_SIGNAL))?;
+        root.sync_dir(Path::new(""))?;
+        Ok(removed)
+    })
+    .await?;
+    answer(&MadeStandby { removed })
+}
+
+/// Whether the next start would be one of a standby. It removes nothing: Postgres takes its signal away when it promotes,
+/// and nobody else may.
+pub(super) async fn look_for_signal(data_dir: PathBuf) -> Result<Value, JobFailure> {
+    let found = on_disk(data_dir, |root| root.look(Path::new(STANDBY_SIGNAL))).await?;
+    answer(&SeenSignal { standby: found.is_some() })
+}
+
+fn remove_dangling(root: &Root) -> Result<Vec<String>, IoError> {
+    let mut histories = Vec::new();
+    for entry in root.list(Path::new(WAL_DIR))? {
+        let name = entry.path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if entry.kind != EntryKind::File || history::parse_file_name(name).is_none() {
+            continue;
+        }
+        let Some(bytes) = root.read(&entry.path, HISTORY_BYTES_MAX)? else { continue };
+        // One that is not text has no ancestors that anybody could read: it is not taken for a placeholder either.
+        histories.push((name.to_owned(), String::from_utf8_lossy(&bytes).into_owned()));
+    }
+    let named: Vec<(&str, &str)> =
+        histories.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+    let removed: Vec<String> = dangling(&named).into_iter().map(str::to_owned).collect();
+    for name in &removed {
+        root.remove_file(&Path::new(WAL_DIR).join(name))?;
+    }
+    root.sync_dir(Path::new(WAL_DIR))?;
+    Ok(removed)
+}
+
+async fn on_disk<T: Send + 'static>(
+    data_dir: PathBuf,
+    work: impl FnOnce(&Root) -> Result<T, IoError> + Send + 'static,
+) -> Result<T, JobFailure> {
+    let done = tokio::task::spawn_blocking(move || Root::open(&data_dir).and_then(|root| work(&root)));
+    done.await.map_err(|err| later(&err))?.map_err(|err| later(&err))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    const REAL: &str = "3\t0/3000000\tno recovery target specified\n";
+
+    fn data_dir() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join(WAL_DIR)).unwrap();
+        dir
+    }
+
+    fn put(dir: &tempfile::TempDir, name: &str, text: &str) {
+        fs::write(dir.path().join(name), text).unwrap();
+    }
+
+    fn names(dir: &tempfile::TempDir, below: &str) -> Vec<String> {
+        let entries = fs::read_dir(dir.path().join(below)).unwrap();
+        let mut names: Vec<String> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[tokio::test]
+    async fn a_history_that_is_there_is_never_replaced() {
+        let dir = data_dir();
+        put(&dir, "pg_wal/00000005.history", REAL);
+        let placeholder =
+            |name: &str| RecoveryFile { path: format!("pg_wal/{name}"), content: String::new() };
+        let files = vec![placeholder("00000004.history"), placeholder("00000005.history")];
+        for _ in 0..2 {
+            ensure_files(dir.path().to_owned(), files.clone()).await.unwrap();
+            assert_eq!(names(&dir, WAL_DIR), ["00000004.history", "00000005.history"]);
+            assert_eq!(fs::read_to_string(dir.path().join("pg_wal/00000005.history")).unwrap(), REAL);
+        }
+        let outside = RecoveryFile { path: "../outside".to_owned(), content: String::new() };
+        assert!(ensure_files(dir.path().to_owned(), vec![outside]).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_start_as_a_standby_is_prepared_twice_as_once() {
+        let dir = data_dir();
+        for (name, text) in [
+            ("00000004.history", ""),
+            ("00000005.history", REAL),
+            ("00000006.history", ""),
+            ("0000000A.history", ""),
+        ] {
+            put(&dir, &format!("pg_wal/{name}"), text);
+        }
+        put(&dir, "pg_wal/000000050000000000000003", "log");
+        put(&dir, RECOVERY_SIGNAL, "");
+        let mut removed = Vec::new();
+        for _ in 0..2 {
+            let made = make_standby(dir.path().to_owned()).await.unwrap();
+            removed.push(serde_json::from_value::<MadeStandby>(made).unwrap().removed);
+            let left = ["00000004.history", "00000005.history", "000000050000000000000003"];
+            assert_eq!(names(&dir, WAL_DIR), left);
+            assert_eq!(names(&dir, ""), [WAL_DIR, STANDBY_SIGNAL]);
+        }
+        assert_eq!(removed, [vec!["00000006.history", "0000000A.history"], vec![]]);
+    }
+
+    #[tokio::test]
+    async fn looking_for_the_signal_changes_nothing() {
+        let dir = data_dir();
+        put(&dir, "pg_wal/00000006.history", "");
+        put(&dir, RECOVERY_SIGNAL, "");
+        let look = async || {
+            let seen = look_for_signal(dir.path().to_owned()).await.unwrap();
+            serde_json::from_value::<SeenSignal>(seen).unwrap().standby
+        };
+        assert!(!look().await);
+        put(&dir, STANDBY_SIGNAL, "");
+        assert!(look().await);
+        assert_eq!(names(&dir, ""), [WAL_DIR, RECOVERY_SIGNAL, STANDBY_SIGNAL]);
+        assert_eq!(names(&dir, WAL_DIR), ["00000006.history"]);
+        assert!(look_for_signal(dir.path().join("none")).await.is_err(), "no data directory is no answer");
+    }
+}
