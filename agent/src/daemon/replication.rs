@@ -8,18 +8,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_model::peer::{Part, PeerView};
-use holdfast_model::status::{EngineView, Gate};
-use holdfast_model::{Lsn, Member, Promise, Rule, Term};
+use holdfast_model::status::Gate;
+use holdfast_model::{Lsn, Member, Promise, Rule};
 use holdfast_replication::choose::{Certificate, Report};
 use holdfast_replication::promise::{self, Attempt, Promised, Standing};
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
-use super::control::{failed, refused};
+use super::control::refused;
 use crate::api::control::{CallError, Reason};
 use crate::chain::Chain;
 use crate::data::DataRecord;
-use crate::gate_loop::{CommandError, GateReport};
+use crate::gate_loop::GateReport;
 use crate::reconcile::{Desk, Node};
 
 /// A primary that was not heard for so long is missed. Four questions of `peers`.
@@ -70,7 +70,8 @@ impl Node {
     /// write. One that only waits for acks does write.
     pub(super) fn misses(&self, primary: &Member) -> bool {
         let view = self.view.borrow().clone();
-        let receives = matches!(&view.part, Part::Follows { primary: from, streaming: true } if from == primary);
+        let receives =
+            matches!(&view.part, Part::Follows { primary: from, streaming: true } if from == primary);
         let peer = view.peers.iter().find(|peer| peer.node == primary.node);
         match peer {
             Some(peer) if is_heard(peer) => !peer.said.as_ref().is_some_and(|said| {
@@ -86,7 +87,9 @@ impl Node {
     /// Whether a member that receives from here lacks only what is sent in an instant.
     pub(super) fn is_near(&self, candidate: &Member) -> bool {
         let report = self.gate_report();
-        let (Part::Writes { streams, .. }, Some(engine)) = (&report.part, &report.engine) else { return false };
+        let (Part::Writes { streams, .. }, Some(engine)) = (&report.part, &report.engine) else {
+            return false;
+        };
         streams
             .get(candidate)
             .is_some_and(|flushed| engine.flushed.offset().saturating_sub(flushed.offset()) <= NEAR_BYTES)
@@ -136,7 +139,8 @@ impl Node {
         let standing = Standing { member: &member, promise: facts.promise.as_ref(), last_rule };
         promise::promote(standing, certificate.attempt)?;
         if certificate.chosen != member || !certificate.holds() {
-            let missing = format!("the certificate of term {term} does not show that {member} may be promoted");
+            let missing =
+                format!("the certificate of term {term} does not show that {member} may be promoted");
             return Err(refused(Reason::WrongTarget, missing, "recruit again, above this term"));
         }
         let begun = |report: &GateReport| {
@@ -147,7 +151,10 @@ impl Node {
             let record = DataRecord::Ready { cluster, reign: Some(term) };
             desk.write_data(record).await.map_err(|err| unavailable("the disk", &err))?;
             self.wake.notify_one();
-            self.gate_loop.promote(term, PROMOTE_WITHIN).await.map_err(|err| unavailable("the engine", &err))?;
+            self.gate_loop
+                .promote(term, PROMOTE_WITHIN)
+                .await
+                .map_err(|err| unavailable("the engine", &err))?;
             self.wake.notify_one();
         }
         let report = self.gate_shows(PROMOTE_WITHIN, "the engine", begun).await?;
@@ -192,19 +199,6 @@ impl Node {
         };
         self.gate_shows(CLOSE_WITHIN, "the log", has).await?;
         Ok(())
-    }
-
-    /// The term in which this member's gate is open.
-    pub(super) fn open_term(&self) -> Option<Term> {
-        match self.gate_report().gate {
-            Gate::Open { term } | Gate::ReadOnly { term } => Some(term),
-            Gate::Closed { .. } => None,
-        }
-    }
-
-    /// Whether the engine runs at all.
-    pub(super) fn engine_runs(&self) -> bool {
-        !matches!(self.view.borrow().engine, EngineView::Stopped { .. } | EngineView::Unkillable { .. })
     }
 }
 
