@@ -23,7 +23,7 @@ use holdfast_replication::choose::{self, Certificate, Report};
 use holdfast_replication::coverage;
 use holdfast_replication::promise::{self, Attempt};
 
-pub use phase::{Declined, End, Stopped, Vote};
+pub use phase::{Declined, End, Stage, Stopped, Vote};
 use phase::{Opening, Phase, Promoting, Recruiting, Voting};
 
 /// What an attempt is about.
@@ -46,7 +46,8 @@ pub struct Pace {
     pub vote_ms: u64,
     /// For answers to recruits: a member stops receiving and applies all that it has received.
     pub recruit_ms: u64,
-    /// Once enough are recruited: how long to wait for the others, who may hold more that nobody was told about.
+    /// Once enough are recruited, or one refused: how long to wait for the others, who may hold more that nobody was told
+    /// about, or suffice without the one.
     pub settle_ms: u64,
     /// For the promotion itself.
     pub promote_ms: u64,
@@ -155,14 +156,30 @@ impl<P: PartialOrd + Clone> Failover<P> {
         }
     }
 
+    /// Where it is, for people and clocks.
+    #[must_use]
+    pub const fn stage(&self) -> Stage {
+        self.phase.stage()
+    }
+
+    /// Whose gate is waited for, once it has begun the term; its opening is told as [`Answer::Opened`].
+    #[must_use]
+    pub const fn gate_of(&self) -> Option<&Member> {
+        match &self.phase {
+            Phase::Opening(opening) => Some(&opening.certificate.chosen),
+            Phase::Voting(_) | Phase::Recruiting(_) | Phase::Promoting(_) | Phase::Ended(_) => None,
+        }
+    }
+
     /// When to call [`Self::tick`] at the latest.
     #[must_use]
     pub fn wake_at(&self) -> Tick {
         let settled = match &self.phase {
-            Phase::Recruiting(Recruiting { enough_since: Some(since), .. }) => {
+            Phase::Recruiting(Recruiting { enough_since: Some(since), .. })
+            | Phase::Recruiting(Recruiting { enough_since: None, refused_since: Some(since), .. }) => {
                 since.after_millis(self.pace.settle_ms)
             }
-            Phase::Recruiting(_)
+            Phase::Recruiting(Recruiting { enough_since: None, refused_since: None, .. })
             | Phase::Voting(_)
             | Phase::Promoting(_)
             | Phase::Opening(_)
@@ -238,18 +255,30 @@ impl<P: PartialOrd + Clone> Failover<P> {
             Phase::Recruiting(recruiting) => {
                 let chosen = choose::choose(self.order.attempt, recruiting.reports(), &self.order.prefer);
                 let all = self.order.nobody_is_left(recruiting.answers.keys());
+                let settled = |since: Tick| now >= since.after_millis(self.pace.settle_ms);
+                if recruiting.is_refused() {
+                    recruiting.refused_since.get_or_insert(now);
+                }
                 match chosen {
                     Ok(certificate) => {
                         let since = *recruiting.enough_since.get_or_insert(now);
-                        if !(all || late || now >= since.after_millis(self.pace.settle_ms)) {
+                        if !(all || late || settled(since)) {
                             return vec![];
                         }
                         Phase::Promoting(Promoting { certificate })
                     }
-                    Err(refused) if late || (all && !recruiting.may_still_answer()) => {
+                    // A member that refused does not change its mind in this term; above it, it may be recruited.
+                    Err(refused)
+                        if late
+                            || (all && !recruiting.may_still_answer())
+                            || recruiting.refused_since.is_some_and(settled) =>
+                    {
                         Phase::Ended(End::Stopped(recruiting.stopped(refused)))
                     }
-                    Err(_) => return vec![],
+                    Err(_) => {
+                        recruiting.enough_since = None;
+                        return vec![];
+                    }
                 }
             }
             Phase::Promoting(promoting) if late => Phase::Ended(End::Stopped(Stopped::NotPromoted {

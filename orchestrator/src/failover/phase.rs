@@ -1,8 +1,9 @@
 //! Where an attempt is, with what is known there.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
-use holdfast_model::{Member, Rule};
+use holdfast_model::{Member, Rule, Tick};
 use holdfast_replication::choose::{self, Certificate, Report};
 use holdfast_replication::promise;
 use serde::{Deserialize, Serialize};
@@ -43,7 +44,11 @@ pub enum Stopped {
         refused: choose::Refused,
     },
     /// Nobody may be chosen.
-    #[error("nobody may be promoted: {refused}")]
+    #[error(
+        "nobody may be promoted: {refused}{}{}",
+        each(refusals, "declines"),
+        each(unreached, "is not reached")
+    )]
     NotChosen {
         /// Why.
         refused: choose::Refused,
@@ -76,6 +81,11 @@ pub enum Stopped {
     },
 }
 
+/// What each of `members` did, and why.
+fn each(members: &[(Member, impl fmt::Display)], did: &str) -> String {
+    members.iter().map(|(member, why)| format!("; {member} {did}: {why}")).collect()
+}
+
 /// How an attempt ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum End<P> {
@@ -90,6 +100,21 @@ pub enum End<P> {
     Stopped(Stopped),
 }
 
+/// Where an attempt is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Members are asked whether they miss the primary.
+    Voting,
+    /// Members promise, stop receiving and report.
+    Recruiting,
+    /// Whoever was chosen begins the term.
+    Promoting,
+    /// Its marker is to be acked, and its gate to open.
+    Opening,
+    /// It is over.
+    Ended,
+}
+
 /// What is going on.
 #[derive(Debug, Clone)]
 pub(super) enum Phase<P> {
@@ -98,6 +123,18 @@ pub(super) enum Phase<P> {
     Promoting(Promoting<P>),
     Opening(Opening<P>),
     Ended(End<P>),
+}
+
+impl<P> Phase<P> {
+    pub(super) const fn stage(&self) -> Stage {
+        match self {
+            Self::Voting(_) => Stage::Voting,
+            Self::Recruiting(_) => Stage::Recruiting,
+            Self::Promoting(_) => Stage::Promoting,
+            Self::Opening(_) => Stage::Opening,
+            Self::Ended(_) => Stage::Ended,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Default)]
@@ -115,12 +152,14 @@ impl Voting {
 pub(super) struct Recruiting<P> {
     pub(super) answers: BTreeMap<Member, Result<Report<P>, Declined>>,
     /// Since when those who answered suffice.
-    pub(super) enough_since: Option<holdfast_model::Tick>,
+    pub(super) enough_since: Option<Tick>,
+    /// Since when somebody stands by something else.
+    pub(super) refused_since: Option<Tick>,
 }
 
 impl<P> Default for Recruiting<P> {
     fn default() -> Self {
-        Self { answers: BTreeMap::new(), enough_since: None }
+        Self { answers: BTreeMap::new(), enough_since: None, refused_since: None }
     }
 }
 
@@ -156,6 +195,10 @@ impl<P: Clone> Recruiting<P> {
             None | Some(Err(Declined::Unreachable { .. })) => true,
             Some(Ok(_) | Err(Declined::Refused(_))) => false,
         }
+    }
+
+    pub(super) fn is_refused(&self) -> bool {
+        self.answers.values().any(|answer| matches!(answer, Err(Declined::Refused(_))))
     }
 
     pub(super) fn may_still_answer(&self) -> bool {

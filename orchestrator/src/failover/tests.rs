@@ -202,6 +202,32 @@ fn the_voters_of_a_newer_rule_are_recruited_too() {
 }
 
 #[test]
+fn a_choice_that_a_newer_rule_takes_back_waits_to_settle_anew() {
+    let (old, reports) = (rule(3), |name, rules: &[&Rule]| {
+        let rules = rules.iter().map(|rule| (*rule).clone()).collect();
+        let report = Report { member: member(name), rules, position: 10, promised_before: None };
+        Answer::Recruited(Ok(report))
+    });
+    let mut new =
+        Rule { id: RuleId { term: Term::FIRST, version: 2 }, previous: Some(old.id), ..old.clone() };
+    new.voters.retain(|voter| voter.member == member("a"));
+    for (node, zone) in [("d", "z3"), ("e", "z4")] {
+        let voter = &new.voters[0];
+        let voter =
+            holdfast_model::Voter { member: member(node), zone: zone.parse().unwrap(), kind: voter.kind };
+        new.voters.push(voter);
+    }
+    let order = Order { without_votes: true, ..order(old.clone()) };
+    let (mut attempt, _) = Failover::begin(order, Pace::default(), at(0));
+    attempt.heard(&member("b"), reports("b", &[&old]), at(1));
+    attempt.heard(&member("c"), reports("c", &[&old]), at(1));
+    assert_eq!(attempt.wake_at(), at(501), "enough, unless the third holds more");
+    attempt.heard(&member("a"), reports("a", &[&new, &old]), at(400));
+    assert!(attempt.tick(at(600)).is_empty() && attempt.end().is_none());
+    assert!(attempt.wake_at() > at(600), "d and e may be in touch without a: nobody is chosen yet");
+}
+
+#[test]
 fn a_term_that_is_taken_names_the_next_one() {
     let rule = rule(3);
     let cluster = ClusterId::new("c".parse().unwrap(), 1);
@@ -215,6 +241,23 @@ fn a_term_that_is_taken_names_the_next_one() {
     let (_, end) = World::new(&rule, vec![promised("a"), promised("b"), promised("c")], vec![]).run();
     let End::Stopped(stopped) = end else { panic!("{end:?}") };
     assert_eq!(above(&stopped), Term::new(6), "{stopped}");
+}
+
+#[test]
+fn a_refused_attempt_does_not_wait_for_a_primary_that_is_gone() {
+    let order = Order { without_votes: true, ..order(rule(3)) };
+    let (mut attempt, _) = Failover::<u64>::begin(order, Pace::default(), at(0));
+    let recruited = |refused| Answer::Recruited(Err(refused));
+    attempt.heard(&member("a"), recruited(Declined::Unreachable { why: "gone".to_owned() }), at(1));
+    let refused = promise::Refused::OtherAttempt { term: ATTEMPT.term };
+    attempt.heard(&member("b"), recruited(Declined::Refused(refused)), at(2));
+    let answer = Node::new("c", &rule(3), 10).answer(&Request::Recruit { to: member("c"), attempt: ATTEMPT });
+    attempt.heard(&member("c"), answer.unwrap(), at(3));
+    assert!(attempt.end().is_none(), "a and c would suffice");
+    assert_eq!(attempt.wake_at(), at(502));
+    attempt.tick(at(502));
+    let Some(End::Stopped(stopped)) = attempt.end() else { panic!("{attempt:?}") };
+    assert_eq!(above(stopped), ATTEMPT.term.next());
 }
 
 fn fate() -> impl Strategy<Value = Fate> {

@@ -33,6 +33,21 @@ pub struct Order {
     pub candidate: Member,
 }
 
+impl Order {
+    /// What follows the drain. Everybody is expected to take part, so nobody is asked whether the primary is missed; of
+    /// those who hold everything, the candidate's zone decides.
+    #[must_use]
+    pub fn handing_over(&self) -> failover::Order {
+        let candidate = self.rule.voters.iter().filter(|voter| voter.member == self.candidate);
+        failover::Order {
+            attempt: self.attempt,
+            rule: self.rule.clone(),
+            prefer: candidate.map(|voter| voter.zone.clone()).collect(),
+            without_votes: true,
+        }
+    }
+}
+
 /// How long each phase may take, in milliseconds. Writes are refused from closing to the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pace {
@@ -164,6 +179,23 @@ enum Phase<P> {
     Ended(End<P>),
 }
 
+/// Where a switchover is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// The candidate comes near.
+    Nearing,
+    /// The primary keeps clients out and ends what runs.
+    Closing,
+    /// The candidate receives what is left.
+    Draining,
+    /// Something failed, and the primary lets clients in again.
+    Reopening,
+    /// Members were recruited: there is only forward.
+    HandingOver(failover::Stage),
+    /// It is over.
+    Ended,
+}
+
 /// A switchover under way.
 #[derive(Debug, Clone)]
 pub struct Switchover<P> {
@@ -199,6 +231,32 @@ impl<P: PartialOrd + Clone> Switchover<P> {
             | Phase::Draining { .. }
             | Phase::Reopening { .. }
             | Phase::HandingOver(_) => None,
+        }
+    }
+
+    /// Where it is, for people and clocks.
+    #[must_use]
+    pub const fn stage(&self) -> Stage {
+        match &self.phase {
+            Phase::Nearing => Stage::Nearing,
+            Phase::Closing => Stage::Closing,
+            Phase::Draining { .. } => Stage::Draining,
+            Phase::Reopening { .. } => Stage::Reopening,
+            Phase::HandingOver(failover) => Stage::HandingOver(failover.stage()),
+            Phase::Ended(_) => Stage::Ended,
+        }
+    }
+
+    /// As [`Failover::gate_of`].
+    #[must_use]
+    pub const fn gate_of(&self) -> Option<&Member> {
+        match &self.phase {
+            Phase::HandingOver(failover) => failover.gate_of(),
+            Phase::Nearing
+            | Phase::Closing
+            | Phase::Draining { .. }
+            | Phase::Reopening { .. }
+            | Phase::Ended(_) => None,
         }
     }
 
@@ -310,14 +368,8 @@ impl<P: PartialOrd + Clone> Switchover<P> {
         }
     }
 
-    /// Everybody is expected to take part, so nobody is asked whether the primary is missed; of those who hold everything,
-    /// the candidate's zone decides.
     fn hand_over(&mut self, now: Tick) -> Vec<Request<P>> {
-        let rule = self.order.rule.clone();
-        let prefer = rule.voters.iter().filter(|voter| voter.member == self.order.candidate);
-        let prefer = prefer.map(|voter| voter.zone.clone()).collect();
-        let order = failover::Order { attempt: self.order.attempt, rule, prefer, without_votes: true };
-        let (failover, requests) = Failover::begin(order, self.pace.failover, now);
+        let (failover, requests) = Failover::begin(self.order.handing_over(), self.pace.failover, now);
         self.phase = Phase::HandingOver(Box::new(failover));
         self.handing_over(requests, now)
     }
