@@ -118,6 +118,12 @@ impl Ticket {
         self.progress(Progress { phase: phase.to_owned(), done: ByteCount::ZERO, total: ByteCount::ZERO });
     }
 
+    /// For who only tells phases, and does not know how it ends.
+    #[must_use]
+    pub fn teller(&self) -> Teller {
+        Teller { operations: self.operations.clone(), id: self.id.clone() }
+    }
+
     /// It ended.
     pub fn end(mut self, result: Result<String, &(dyn std::error::Error + 'static)>) {
         self.open = false;
@@ -133,6 +139,21 @@ impl Ticket {
             }
         };
         self.operations.set(&self.id, state);
+    }
+}
+
+/// Tells phases of an operation.
+#[derive(Debug, Clone)]
+pub struct Teller {
+    operations: Operations,
+    id: String,
+}
+
+impl Teller {
+    /// What it does now.
+    pub fn phase(&self, phase: &str) {
+        let progress = Progress { phase: phase.to_owned(), ..Progress::default() };
+        self.operations.set(&self.id, OperationState::Running { progress });
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use holdfast_model::status::Gate;
-use holdfast_model::{Lsn, Member, Rule, Term};
+use holdfast_model::{Lsn, Member, NodeName, Rule, Term};
 use holdfast_replication::catch_up::Attachment;
 
 use crate::postgres::SyncStandbys;
@@ -118,6 +118,13 @@ pub trait Engine: Send {
 
     /// Sees that every stream is younger than the files in force: only then may a raised `k` be counted on.
     async fn renew_streams(&mut self, deadline: Duration) -> Result<(), EngineError>;
+
+    /// Nodes that an operator holds out: none of their members is admitted or named. Kept in the database, so that the next
+    /// primary knows it as well.
+    async fn held_out(&mut self) -> Result<BTreeSet<NodeName>, EngineError>;
+
+    /// Holds a node out, or not any more. In the log before the rule that follows from it.
+    async fn hold_out(&mut self, node: &NodeName, out: bool) -> Result<(), EngineError>;
 
     /// Each member's stream, by the login that it proved; ends streams that ack under another's name.
     async fn streams(&mut self) -> Result<BTreeMap<Member, Attachment<Lsn>>, EngineError>;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use holdfast_model::status::{Gate, GateClosed};
-use holdfast_model::{Lsn, Member, Rule, Term};
+use holdfast_model::{Lsn, Member, NodeName, Rule, Term};
 use holdfast_replication::catch_up::Attachment;
 
 use crate::engine::{Engine, EngineError, EngineStatus};
@@ -39,6 +39,8 @@ pub struct Fake {
     pub upstream: Option<Upstream>,
     /// Who may attach.
     pub admitted: BTreeSet<Member>,
+    /// Nodes that are held out.
+    pub held_out: BTreeSet<NodeName>,
     /// Who is attached; the flush positions are those of [`Self::flushed`].
     pub attached: BTreeMap<Member, u64>,
     /// The term of its data.
@@ -87,6 +89,7 @@ impl Fake {
             recovers: false,
             upstream: None,
             admitted: BTreeSet::new(),
+            held_out: BTreeSet::new(),
             attached: BTreeMap::new(),
             term: Term::FIRST,
             flushed: Flushed::alone(Lsn::from_offset(RECORD_BYTES)),
@@ -192,6 +195,21 @@ impl Engine for Fake {
 
     async fn renew_streams(&mut self, _deadline: Duration) -> Result<(), EngineError> {
         self.check("renew streams")
+    }
+
+    async fn held_out(&mut self) -> Result<BTreeSet<NodeName>, EngineError> {
+        self.check("read who is held out")?;
+        Ok(self.held_out.clone())
+    }
+
+    async fn hold_out(&mut self, node: &NodeName, out: bool) -> Result<(), EngineError> {
+        self.check_role("hold a node out", false)?;
+        if out {
+            self.held_out.insert(node.clone());
+        } else {
+            self.held_out.remove(node);
+        }
+        Ok(())
     }
 
     async fn streams(&mut self) -> Result<BTreeMap<Member, Attachment<Lsn>>, EngineError> {

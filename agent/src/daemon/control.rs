@@ -91,7 +91,7 @@ impl Node {
     }
 
     /// The newest operation that is `wanted`, once it shows in the view: that is where the caller looks for it next.
-    async fn shown(&self, wanted: impl Fn(&Operation) -> bool) -> Result<Operation, CallError> {
+    pub(super) async fn shown(&self, wanted: impl Fn(&Operation) -> bool) -> Result<Operation, CallError> {
         let mut view = self.view.subscribe();
         self.wake.notify_one();
         let shows = view.wait_for(|view| view.operations.iter().any(&wanted));

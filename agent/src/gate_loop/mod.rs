@@ -31,6 +31,7 @@ use std::time::Duration;
 
 use holdfast_agent_decide::gate::{self, GateInputs};
 use holdfast_engine::engine::{Engine, EngineError};
+use holdfast_model::Term;
 use holdfast_model::peer::Part;
 use holdfast_model::status::{Gate, GateClosed};
 use tokio::sync::{mpsc, watch};
@@ -182,7 +183,9 @@ impl<E: Engine> GateLoop<E> {
                 self.enforce(orders, &wanted, report).await?;
             }
             (None, _) => {}
-            (Some(status), wanted) if status.in_recovery => report.gate = of_standby(wanted, orders),
+            (Some(status), wanted) if status.in_recovery => {
+                report.gate = of_standby(wanted, orders, self.standby.read_in(&report.part));
+            }
             // An engine that this loop has just met was opened under the rules if it was adopted: while its volume and its
             // marker are looked up it stays as it was found. One that was just started is closed by its files, and those
             // let no member attach yet.
@@ -214,6 +217,10 @@ impl<E: Engine> GateLoop<E> {
                 let done = self.drain().await;
                 drop(reply.send(done.map_err(|err| Chain(&err).to_string())));
             }
+            Command::HoldOut { node, out, reply } => {
+                let done = self.engine.hold_out(&node, out).await;
+                drop(reply.send(done.map_err(|err| Chain(&err).to_string())));
+            }
             Command::Rules { reply } => {
                 let rules = self.engine.rules().await;
                 drop(reply.send(rules.map_err(|err| Chain(&err).to_string())));
@@ -222,12 +229,13 @@ impl<E: Engine> GateLoop<E> {
     }
 }
 
-/// Behind a standby's closed gate is an engine that runs.
-fn of_standby(wanted: &Gate, orders: &GateOrders) -> Gate {
-    match wanted {
-        Gate::Closed { why: GateClosed::NoEngine } if !orders.replays => {
+/// Behind a standby's closed gate is an engine that runs; one that follows is read, by its files.
+fn of_standby(wanted: &Gate, orders: &GateOrders, read_in: Option<Term>) -> Gate {
+    match (wanted, read_in) {
+        (Gate::Closed { why: GateClosed::NoEngine }, Some(term)) => Gate::ReadOnly { term },
+        (Gate::Closed { why: GateClosed::NoEngine }, None) if !orders.replays => {
             Gate::Closed { why: GateClosed::NotPrimary }
         }
-        Gate::Closed { .. } | Gate::ReadOnly { .. } | Gate::Open { .. } => wanted.clone(),
+        (Gate::Closed { .. } | Gate::ReadOnly { .. } | Gate::Open { .. }, _) => wanted.clone(),
     }
 }

@@ -9,7 +9,7 @@ use holdfast_engine::postgres::links::Upstream;
 use holdfast_engine::postgres::standby::Hands;
 use holdfast_model::peer::Part;
 use holdfast_model::status::{Gate, GateClosed};
-use holdfast_model::{Lsn, Member, Promise, Rule, Term, Zone};
+use holdfast_model::{Lsn, Member, NodeName, Promise, Rule, Term, Zone};
 use holdfast_replication::change::Change;
 use tokio::sync::{mpsc, oneshot};
 
@@ -77,6 +77,8 @@ pub struct GateReport {
     pub rule: Option<Rule>,
     /// What it takes part in.
     pub part: Part,
+    /// Nodes that an operator holds out, as last read from the engine.
+    pub held_out: BTreeSet<NodeName>,
     /// The process that this is about.
     pub process: Option<ProcessId>,
     /// What keeps the gate from being what it should be.
@@ -88,7 +90,8 @@ impl GateReport {
     #[must_use]
     pub const fn unknown() -> Self {
         let gate = Gate::Closed { why: GateClosed::Starting };
-        Self { gate, engine: None, rule: None, part: Part::None, process: None, failing: None }
+        let held_out = BTreeSet::new();
+        Self { gate, engine: None, rule: None, part: Part::None, held_out, process: None, failing: None }
     }
 }
 
@@ -110,6 +113,8 @@ pub(super) enum Command {
     Promote { term: Term, reply: oneshot::Sender<Result<(), String>> },
     /// The gate is held closed: end whoever is still in; say where the log ends once nobody is.
     Drain { reply: oneshot::Sender<Result<Lsn, String>> },
+    /// Hold a node out, or not any more.
+    HoldOut { node: NodeName, out: bool, reply: oneshot::Sender<Result<(), String>> },
     /// Every rule in the log.
     Rules { reply: oneshot::Sender<Result<Vec<Rule>, String>> },
 }
@@ -155,6 +160,14 @@ impl GateHandle {
     /// [`CommandError`], also while a commit waits for acks.
     pub async fn drain(&self, within: Duration) -> Result<Lsn, CommandError> {
         self.ask(within, |reply| Command::Drain { reply }).await
+    }
+
+    /// Holds a node out, or not any more, on a server that writes.
+    ///
+    /// # Errors
+    /// [`CommandError`].
+    pub async fn hold_out(&self, node: NodeName, out: bool, within: Duration) -> Result<(), CommandError> {
+        self.ask(within, |reply| Command::HoldOut { node, out, reply }).await
     }
 
     /// Every rule in the server's log, oldest first.

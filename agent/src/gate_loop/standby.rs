@@ -56,6 +56,22 @@ impl Standby {
         Self { floor: self.floor, state: State::Unknown }
     }
 
+    /// The reign that clients may read here.
+    pub(super) fn read_in(&self, part: &Part) -> Option<Term> {
+        match (&self.state, part) {
+            (State::Follows { upstream, .. }, Part::Follows { streaming: true, .. }) => Some(upstream.term),
+            (
+                State::Follows { .. } | State::Unknown | State::Still(_) | State::Diverged { .. },
+                Part::None
+                | Part::Writes { .. }
+                | Part::Follows { .. }
+                | Part::Recruited { .. }
+                | Part::Waits { .. }
+                | Part::Diverged { .. },
+            ) => None,
+        }
+    }
+
     /// The order, if nothing that was promised forbids it.
     fn permitted<'a>(&self, orders: &'a GateOrders) -> Option<&'a FollowOrder> {
         let promise = orders.member.as_ref()?.promise.as_ref()?;

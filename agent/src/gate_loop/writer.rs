@@ -142,9 +142,10 @@ impl<E: Engine> GateLoop<E> {
         orders: &GateOrders,
         report: &mut GateReport,
     ) -> Result<(), EngineError> {
-        if self.writer.attach(orders, report.rule.as_ref()).is_empty() {
+        if self.writer.marker == Marker::Due || self.writer.attach(orders, report.rule.as_ref()).is_empty() {
             return Ok(());
         }
+        report.held_out = self.engine.held_out().await?;
         let attached = self.engine.streams().await?;
         // Read after the streams were seen (I8).
         let own = self.engine.flushed().await?.local;

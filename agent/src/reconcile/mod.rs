@@ -17,7 +17,6 @@ mod observe;
 mod shipping;
 mod volume;
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -238,7 +237,7 @@ impl Reconciler {
         };
         let disk = self.volume.disk();
         let view = Arc::clone(&self.node.view.borrow());
-        let held_out = BTreeSet::new();
+        let held_out = self.node.gate.borrow().held_out.clone();
         let orders = GateOrders {
             process,
             fresh: process.is_some() && process == self.started,

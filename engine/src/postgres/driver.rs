@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use holdfast_model::status::Gate;
-use holdfast_model::{ByteCount, ClusterName, Lsn, Member, Rule, Term};
+use holdfast_model::{ByteCount, ClusterName, Lsn, Member, NodeName, Rule, Term};
 use holdfast_replication::catch_up::Attachment;
 
 use super::backup::{BackupEnd, BackupError, BackupSession};
@@ -222,6 +222,16 @@ impl Engine for Postgres {
 
     async fn renew_streams(&mut self, deadline: Duration) -> Result<(), EngineError> {
         self.renew(deadline).await
+    }
+
+    async fn held_out(&mut self) -> Result<BTreeSet<NodeName>, EngineError> {
+        let doing = "read who is held out";
+        self.session_for(doing).await?.held_out().await.map_err(|err| of_session(doing, err))
+    }
+
+    async fn hold_out(&mut self, node: &NodeName, out: bool) -> Result<(), EngineError> {
+        let doing = "hold a node out";
+        self.session_for(doing).await?.hold_out(node, out).await.map_err(|err| of_session(doing, err))
     }
 
     async fn streams(&mut self) -> Result<BTreeMap<Member, Attachment<Lsn>>, EngineError> {

@@ -14,10 +14,10 @@
 //! * `after_a_renewal_every_walsender_is_younger_than_the_reload`.
 //! * `nobody_acks_under_another_members_name`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use holdfast_model::{Lsn, Member};
+use holdfast_model::{Lsn, Member, NodeName};
 use holdfast_replication::catch_up::Attachment;
 use tokio::time::{self, Instant};
 use tokio_postgres::types::PgLsn;
@@ -201,6 +201,29 @@ impl Session {
             WHERE r.application_name IS DISTINCT FROM r.usename \
             AND r.application_name IN (SELECT rolname FROM pg_roles WHERE pg_has_role(oid, $1::name, 'MEMBER'))";
         Ok(count(self.row("end impostors", sql, &[&MEMBERS_ROLE]).await?.get(0)))
+    }
+
+    /// Nodes that an operator holds out. What is no node's name is passed over.
+    ///
+    /// # Errors
+    /// [`SessionError`].
+    pub async fn held_out(&self) -> Result<BTreeSet<NodeName>, SessionError> {
+        let rows = self.rows("read who is held out", "SELECT node FROM holdfast.held_out", &[]).await?;
+        Ok(rows.iter().filter_map(|row| row.get::<_, &str>(0).parse().ok()).collect())
+    }
+
+    /// Holds a node out, or not any more.
+    ///
+    /// # Errors
+    /// [`SessionError`].
+    pub async fn hold_out(&mut self, node: &NodeName, out: bool) -> Result<(), SessionError> {
+        // Names of nodes hold no quote (model::ids).
+        let sql = if out {
+            format!("INSERT INTO holdfast.held_out VALUES ('{node}') ON CONFLICT DO NOTHING")
+        } else {
+            format!("DELETE FROM holdfast.held_out WHERE node = '{node}'")
+        };
+        self.transact("hold a node out", &sql).await
     }
 
     /// The stream of each member that is attached under its own name, and how far it has flushed there. A member that

@@ -141,7 +141,7 @@ fn follows(world: &World) -> bool {
 async fn a_member_follows_whom_its_log_allows() {
     let (mut world, orders) = standby().await;
     let gate = world.settle(&orders).await;
-    assert_eq!(gate, Gate::Closed { why: GateClosed::NotPrimary });
+    assert_eq!(gate, Gate::ReadOnly { term: Term::new(2).unwrap() });
     assert!(follows(&world), "{:?}", part(&world));
 }
 

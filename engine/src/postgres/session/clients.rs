@@ -31,6 +31,16 @@ impl Session {
         Ok(u64::try_from(row.get::<_, i64>(0)).unwrap_or(0))
     }
 
+    /// Ends every client session but the agent's on a server in recovery, where nobody waits for acks.
+    ///
+    /// # Errors
+    /// [`SessionError`].
+    pub async fn end_readers(&self) -> Result<(), SessionError> {
+        let sql = "SELECT count(*) FILTER (WHERE pg_terminate_backend(pid)) FROM pg_stat_activity \
+            WHERE backend_type = 'client backend' AND usename IS DISTINCT FROM $1 AND pg_is_in_recovery()";
+        self.rows("end readers", sql, &[&SUPERUSER]).await.map(drop)
+    }
+
     /// Ends every client session but the agent's; returns how many. With k = 0 nobody waits, so all may go;
     /// otherwise only while no commit waits. A commit that begins to wait in between is left alone.
     ///

@@ -64,6 +64,7 @@ impl Session {
             "CREATE SCHEMA IF NOT EXISTS holdfast; \
              CREATE TABLE IF NOT EXISTS holdfast.rules (term bigint NOT NULL, version bigint NOT NULL, \
                rule jsonb NOT NULL, written timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (term, version)); \
+             CREATE TABLE IF NOT EXISTS holdfast.held_out (node text PRIMARY KEY); \
              DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{PROBE_ROLE}') THEN \
                CREATE ROLE {PROBE_ROLE} LOGIN NOINHERIT CONNECTION LIMIT 4; \
                GRANT CONNECT ON DATABASE {DATABASE} TO {PROBE_ROLE}; END IF; END $$"

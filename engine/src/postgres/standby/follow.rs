@@ -18,7 +18,7 @@ use crate::postgres::gate::{self, GateError, InstallError};
 use crate::postgres::links::{Links, Peer, Upstream};
 use crate::postgres::session::status::lsn_of;
 use crate::postgres::session::{Session, SessionError};
-use holdfast_model::status::{Gate, GateClosed};
+use holdfast_model::status::Gate;
 
 /// How often it is looked.
 const POLL: Duration = Duration::from_millis(20);
@@ -55,7 +55,8 @@ pub enum FollowError {
     Session(#[source] SessionError),
 }
 
-/// Points a running standby at `upstream` and sees it receive that reign's log. Whether it may was asked before.
+/// Points a running standby at `upstream` and sees it receive that reign's log. Whether it may was asked before. Clients may
+/// read from now on; what they see may not be acked yet, as on any replica.
 ///
 /// # Errors
 /// [`FollowError`]; the settings stay, so it may stream later.
@@ -69,9 +70,9 @@ pub async fn follow(
     if !session.status().await.map_err(FollowError::Session)?.in_recovery() {
         return Err(FollowError::NotInRecovery);
     }
-    let closed = Gate::Closed { why: GateClosed::NotPrimary };
+    let readers = Gate::ReadOnly { term: upstream.term };
     let links = Links { peers: peers.to_vec(), upstream: Some(upstream.clone()) };
-    let files = setup.files(&closed, &SyncStandbys::Nobody, &links).map_err(FollowError::Render)?;
+    let files = setup.files(&readers, &SyncStandbys::Nobody, &links).map_err(FollowError::Render)?;
     gate::install(&setup.layout, &files).map_err(FollowError::Install)?;
     gate::reload(session).await.map_err(FollowError::Reload)?;
     let conninfo = setup.tls.as_ref().map_or_else(String::new, |tls| upstream.conninfo(tls));

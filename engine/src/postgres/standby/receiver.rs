@@ -158,7 +158,8 @@ pub const fn next(step: Step, seen: Seen) -> (Step, Nudge) {
     }
 }
 
-/// Writes and loads files without an upstream, durably: also a server that is started later receives nothing.
+/// Writes and loads files without an upstream and with a closed gate, durably: also a server that is started later receives
+/// nothing. Ends whoever reads.
 ///
 /// # Errors
 /// [`StopError`].
@@ -173,6 +174,8 @@ pub async fn detach(session: &Session, setup: &Setup, peers: &[Peer]) -> Result<
     {
         gate::check_setting(session, name, value).await.map_err(StopError::Reload)?;
     }
+    // Who reads could write once it is promoted, before its rule is acked.
+    session.end_readers().await.map_err(StopError::Session)?;
     // The postmaster tells the startup process of the reload before it accepts another login.
     let fresh = Session::connect(&setup.layout, session.deadline()).await.map_err(StopError::Session)?;
     drop(fresh);
