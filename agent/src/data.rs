@@ -83,8 +83,11 @@ pub struct Joining {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "stage", rename_all = "snake_case")]
 pub enum JoinStage {
-    /// Whatever is in the directory is to go.
-    Begun,
+    /// Whatever is in the directory is to go, once its tail is kept.
+    Begun {
+        /// What it has beyond the cluster's chain.
+        tail: Option<Tail>,
+    },
     /// The backup is being landed.
     Landing(Landing),
     /// It is there, verified and fsynced; its log is replayed up to the end.
@@ -99,5 +102,17 @@ pub struct Landing {
     /// The newest reign of the shipped log.
     pub from: Term,
     /// Behind the last whole record of it: what comes after is received from the primary.
+    pub end: Lsn,
+}
+
+/// Log of a member that the cluster's chain does not have. Nobody was told that it is committed; people may want to know
+/// what it was (I13).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tail {
+    /// The reign that it is of.
+    pub term: Term,
+    /// Where the chain left that reign, or an earlier position when that is not known.
+    pub start: Lsn,
+    /// Where it ends.
     pub end: Lsn,
 }

@@ -114,6 +114,7 @@ impl<E: Engine> GateLoop<E> {
             report.gate = Gate::Closed { why: orders.hold.unwrap_or(GateClosed::NoEngine) };
             report.part = Part::None;
         }
+        report.tail = self.standby.tail();
         let failing = step.err().map(|err| Chain(&err).to_string());
         if failing.is_some() && failing != report.failing {
             debug!(error = failing, "gate not settled");

@@ -14,6 +14,7 @@ use holdfast_replication::change::Change;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::child::process::ProcessId;
+use crate::data::Tail;
 
 /// What the gate loop is told by the rest of the agent.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -77,6 +78,8 @@ pub struct GateReport {
     pub rule: Option<Rule>,
     /// What it takes part in.
     pub part: Part,
+    /// What a diverged log has beyond the chain.
+    pub tail: Option<Tail>,
     /// Nodes that an operator holds out, as last read from the engine.
     pub held_out: BTreeSet<NodeName>,
     /// The process that this is about.
@@ -91,7 +94,16 @@ impl GateReport {
     pub const fn unknown() -> Self {
         let gate = Gate::Closed { why: GateClosed::Starting };
         let held_out = BTreeSet::new();
-        Self { gate, engine: None, rule: None, part: Part::None, held_out, process: None, failing: None }
+        Self {
+            gate,
+            engine: None,
+            rule: None,
+            part: Part::None,
+            tail: None,
+            held_out,
+            process: None,
+            failing: None,
+        }
     }
 }
 

@@ -22,6 +22,7 @@ use super::GateLoop;
 use super::orders::{FollowOrder, GateOrders, GateReport, Standing};
 use super::writer::Writer;
 use crate::chain::Chain;
+use crate::data::Tail;
 
 /// For the receiver to be gone and all of what it received to be applied.
 const RECRUIT_DEADLINE: Duration = Duration::from_secs(8);
@@ -47,13 +48,21 @@ enum State {
     /// It is pointed at this one.
     Follows { primary: Member, upstream: Upstream },
     /// Its log is none of this primary's.
-    Diverged { from: Member, why: String },
+    Diverged { from: Member, why: String, tail: Tail },
 }
 
 impl Standby {
     /// What remains when the server was started again.
     pub(super) const fn of_new_process(&self) -> Self {
         Self { floor: self.floor, state: State::Unknown }
+    }
+
+    /// What it has beyond the chain.
+    pub(super) const fn tail(&self) -> Option<Tail> {
+        match &self.state {
+            State::Diverged { tail, .. } => Some(*tail),
+            State::Unknown | State::Still(_) | State::Follows { .. } => None,
+        }
     }
 
     /// The reign that clients may read here.
@@ -149,7 +158,9 @@ impl<E: Engine> GateLoop<E> {
         if let Err(diverged) = chain::may_follow(held, &order.chain) {
             warn!(primary = %order.primary, why = %diverged, "this member's log is none of the primary's");
             let why = diverged.to_string();
-            self.standby.state = State::Diverged { from: order.primary, why };
+            let left = chain::left_by(held.reign, &order.chain).map_or(held.end, |rule| rule.start);
+            let tail = Tail { term: held.reign, start: left.min(held.end), end: held.end };
+            self.standby.state = State::Diverged { from: order.primary, why, tail };
             return Ok(());
         }
         info!(primary = %order.primary, term = %order.upstream.term, "following");

@@ -9,6 +9,7 @@
 //! Not here: when to start one. See `decide` and `act`.
 
 pub mod backup;
+pub mod evidence;
 pub mod log;
 pub mod restore;
 pub mod ship;

@@ -19,6 +19,7 @@ use holdfast_storage_io::root::{EntryKind, Root};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::evidence::{self, KeepTail};
 use super::log::{self, LogJob};
 use super::{Access, answer, later, never, parse, standby};
 use crate::worker::job::{JobBody, JobContext, JobFailure, JobRetry, Reporter};
@@ -35,6 +36,8 @@ pub enum RestoreOrders {
     Prepare(PrepareJob),
     /// Empty a data directory that an initialisation left behind half made.
     Clear(ClearJob),
+    /// Keep the log that a diverged member has beyond the cluster's, before its directory is emptied.
+    KeepTail(KeepTail),
     /// Make files that a running server needs, unless they are there.
     EnsureFiles {
         /// The data directory on the volume.
@@ -142,6 +145,7 @@ impl JobBody for RestoreBody {
             RestoreOrders::ServeLog(job) => return log::run(job, context).await,
             RestoreOrders::Prepare(job) => return prepare(job).await,
             RestoreOrders::Clear(job) => return clear(job).await,
+            RestoreOrders::KeepTail(job) => return evidence::keep_tail(job).await,
             RestoreOrders::EnsureFiles { data_dir, files } => {
                 return standby::ensure_files(data_dir, files).await;
             }

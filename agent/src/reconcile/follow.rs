@@ -74,7 +74,8 @@ impl Reconciler {
         let desk = self.volume.desk().ok_or(ActError::NoVolume)?;
         let Ok(Some(DataRecord::Ready { cluster, .. })) = desk.facts().data else { return Ok(()) };
         warn!("this member's log has left the cluster's: its data is replaced");
-        desk.write_data(DataRecord::Joining(Joining { cluster, stage: JoinStage::Begun })).await?;
+        let stage = JoinStage::Begun { tail: self.node.gate.borrow().tail };
+        desk.write_data(DataRecord::Joining(Joining { cluster, stage })).await?;
         self.follow = None;
         Ok(())
     }

@@ -103,7 +103,7 @@ impl Reconciler {
                 DataView::Broken { why: format!("it was restored for {}", refounding.rule.primary) }
             }
             Ok(Some(DataRecord::Joining(Joining {
-                stage: JoinStage::Begun | JoinStage::Landing(_),
+                stage: JoinStage::Begun { .. } | JoinStage::Landing(_),
                 ..
             }))) => match working(OperationKind::Join) {
                 Some(progress) => DataView::Restoring { progress },

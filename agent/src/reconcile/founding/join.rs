@@ -20,6 +20,7 @@ use super::replay::{Replayed, replay};
 use super::{FoundingError, run_job};
 use crate::clock;
 use crate::data::{DataRecord, JoinStage, Joining, Landing};
+use crate::jobs::evidence::KeepTail;
 use crate::jobs::restore::{ClearJob, RestoreDone, RestoreJob, RestoreOrders};
 use crate::operations::Ticket;
 use crate::reconcile::Node;
@@ -43,10 +44,21 @@ pub(super) async fn run(
         async |stage| desk.write_data(DataRecord::Joining(Joining { cluster: cluster.clone(), stage })).await;
     let landing = match desk.facts().data {
         Ok(Some(DataRecord::Joining(Joining { stage: JoinStage::Landing(landing), .. }))) => landing,
-        Ok(_) | Err(_) => {
+        known => {
             promise(node, desk, &repository).await?;
-            write(JoinStage::Begun).await?;
+            let tail = match known {
+                Ok(Some(DataRecord::Joining(Joining { stage: JoinStage::Begun { tail }, .. }))) => tail,
+                Ok(_) | Err(_) => None,
+            };
+            write(JoinStage::Begun { tail }).await?;
             desk.bind(cluster.clone()).await?;
+            if let Some(tail) = tail {
+                ticket.phase("keeping what the cluster discarded");
+                let access = node.access(cluster.clone()).ok_or(FoundingError::NoRepository)?;
+                let (wal_dir, member) = (node.setup.layout.wal_dir(), desk.member());
+                let job = RestoreOrders::KeepTail(KeepTail { access, wal_dir, member, tail });
+                run_job::<serde_json::Value>(node, &job, ticket).await?;
+            }
             ticket.phase("clearing the data directory");
             let data_dir = node.setup.layout.data_dir.clone();
             run_job::<serde_json::Value>(node, &RestoreOrders::Clear(ClearJob { data_dir }), ticket).await?;
