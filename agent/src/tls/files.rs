@@ -10,7 +10,7 @@ use holdfast_proto::identity::Identity;
 use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ServerConfig, VerifierBuilderError, WebPkiClientVerifier};
-use rustls::{RootCertStore, crypto::CryptoProvider};
+use rustls::{ClientConfig, RootCertStore, crypto::CryptoProvider};
 
 use super::peer::{NoIdentity, identify};
 use crate::config::TlsConfig;
@@ -131,18 +131,42 @@ impl Contents {
         Ok(config)
     }
 
+    /// Makes the configuration for calling other nodes as this one: TLS 1.3, HTTP/2, whoever answers must chain to
+    /// `files.ca`.
+    ///
+    /// # Errors
+    /// [`TlsError`], naming the file.
+    pub fn client_config(&self, files: &TlsConfig) -> Result<ClientConfig, TlsError> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let key = PrivateKeyDer::from_pem_slice(&self.key)
+            .map_err(|source| TlsError::Pem { file: files.key.clone(), source })?;
+        let with_key = |source| TlsError::Rustls { file: files.cert.clone(), source };
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .map_err(with_key)?
+            .with_root_certificates(self.authorities(files)?)
+            .with_client_auth_cert(certificates(&files.cert, &self.cert)?, key)
+            .map_err(with_key)?;
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        Ok(config)
+    }
+
     fn verifier(
         &self,
         files: &TlsConfig,
         provider: Arc<CryptoProvider>,
     ) -> Result<Arc<dyn rustls::server::danger::ClientCertVerifier>, TlsError> {
+        WebPkiClientVerifier::builder_with_provider(Arc::new(self.authorities(files)?), provider)
+            .build()
+            .map_err(|source| TlsError::Authorities { file: files.ca.clone(), source })
+    }
+
+    fn authorities(&self, files: &TlsConfig) -> Result<RootCertStore, TlsError> {
         let mut roots = RootCertStore::empty();
         for authority in certificates(&files.ca, &self.ca)? {
             roots.add(authority).map_err(|source| TlsError::Rustls { file: files.ca.clone(), source })?;
         }
-        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
-            .build()
-            .map_err(|source| TlsError::Authorities { file: files.ca.clone(), source })
+        Ok(roots)
     }
 }
 
