@@ -5,13 +5,15 @@ use std::path::PathBuf;
 
 use prost::Message as _;
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 8] = [
     "v1/target.proto",
     "v1/operation.proto",
     "v1/volume.proto",
     "v1/node.proto",
     "v1/lifecycle.proto",
     "v1/backup.proto",
+    "v1/member.proto",
+    "v1/cluster.proto",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -254,6 +254,14 @@ pub enum OperationKind {
     Restore,
     /// Formatting a device.
     Format,
+    /// Restoring the node's data behind the newest rule, to follow those who serve.
+    Join,
+    /// Making another member the primary, because the primary is gone.
+    Failover,
+    /// Making another member the primary while the primary serves.
+    Switchover,
+    /// Changing who votes.
+    ChangeMember,
 }
 
 /// How long work stands.

@@ -3,11 +3,14 @@
 //! Invariants, each a test below:
 //! * `a_refusal_survives_its_status`: nothing is lost between a node and a program that reads its answer.
 //! * `every_reason_has_a_word_of_its_own`.
+//! * `what_a_member_stands_by_survives_its_status`: a coordinator learns the term to begin above.
 //!
 //! Not here: messages that are not valid ([`crate::convert::Invalid`]), failures without a remedy.
 
 use std::fmt;
 
+use holdfast_model::Term;
+use holdfast_replication::promise;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
@@ -15,6 +18,9 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 pub const DOMAIN: &str = "holdfast";
 
 const RESOLVE: &str = "resolve";
+
+/// Where [`promise::Refused`] travels as JSON.
+const REFUSED: &str = "refused";
 
 /// Why a call is refused: stable words for programs; the text beside it is for people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -53,11 +59,13 @@ pub enum Reason {
     Busy,
     /// Nothing has this name.
     NotFound,
+    /// The member stands by something else: [`declined`] reads what.
+    Declined,
 }
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::NoIdentity,
         Self::OtherCluster,
         Self::RoleMissing,
@@ -75,6 +83,7 @@ impl Reason {
         Self::EngineState,
         Self::Busy,
         Self::NotFound,
+        Self::Declined,
     ];
 
     /// The word in `google.rpc.ErrorInfo.reason`.
@@ -98,6 +107,7 @@ impl Reason {
             Self::EngineState => "ENGINE_STATE",
             Self::Busy => "BUSY",
             Self::NotFound => "NOT_FOUND",
+            Self::Declined => "DECLINED",
         }
     }
 
@@ -119,7 +129,8 @@ impl Reason {
             | Self::ClusterExists
             | Self::NoRepository
             | Self::EngineState
-            | Self::Busy => Code::FailedPrecondition,
+            | Self::Busy
+            | Self::Declined => Code::FailedPrecondition,
         }
     }
 
@@ -166,17 +177,55 @@ impl Refusal {
 
 impl From<Refusal> for Status {
     fn from(refusal: Refusal) -> Self {
-        let mut details = ErrorDetails::new();
-        details.set_error_info(
-            refusal.reason.word(),
-            DOMAIN,
-            [(RESOLVE.to_owned(), refusal.resolve.clone())],
-        );
-        if refusal.reason.code() == Code::FailedPrecondition {
-            details.add_precondition_failure_violation(refusal.reason.word(), DOMAIN, &refusal.missing);
-        }
-        Self::with_error_details(refusal.reason.code(), refusal.to_string(), details)
+        status(&refusal, None)
     }
+}
+
+/// The status of `refusal`, with what a member stands by if that is the reason.
+fn status(refusal: &Refusal, refused: Option<String>) -> Status {
+    let mut details = ErrorDetails::new();
+    let (word, resolve) = (refusal.reason.word(), (RESOLVE.to_owned(), refusal.resolve.clone()));
+    match refused {
+        None => details.set_error_info(word, DOMAIN, [resolve]),
+        Some(refused) => details.set_error_info(word, DOMAIN, [resolve, (REFUSED.to_owned(), refused)]),
+    };
+    if refusal.reason.code() == Code::FailedPrecondition {
+        details.add_precondition_failure_violation(refusal.reason.word(), DOMAIN, &refusal.missing);
+    }
+    Status::with_error_details(refusal.reason.code(), refusal.to_string(), details)
+}
+
+/// A member takes no part: for people a [`Refusal`], and for whoever coordinates what [`declined`] reads back.
+#[must_use]
+pub fn decline(refused: &promise::Refused) -> Status {
+    let again = |term: Term| format!("begin again above term {term}");
+    let (missing, resolve) = match refused {
+        promise::Refused::Promised { promised, asked } => {
+            (format!("term {promised} is promised, and term {asked} is not above it"), again(*promised))
+        }
+        promise::Refused::OtherAttempt { term } => {
+            (format!("term {term} is promised to another attempt"), again(*term))
+        }
+        promise::Refused::Begun { rule, asked } => {
+            (format!("rule {rule} is in the log, and term {asked} is not above it"), again(rule.term))
+        }
+        promise::Refused::NotRecruited { asked } => {
+            (format!("term {asked} was not promised here"), "recruit this member first".to_owned())
+        }
+    };
+    let json = serde_json::to_string(refused).expect("terms and rule ids are always JSON");
+    status(&Refusal::new(Reason::Declined, missing, resolve), Some(json))
+}
+
+/// What a member stands by; `None` when `status` says something else, such as that it was not reached.
+#[must_use]
+pub fn declined(status: &Status) -> Option<promise::Refused> {
+    let details = status.get_error_details();
+    let info = details.error_info().filter(|info| info.domain == DOMAIN)?;
+    if Reason::from_word(&info.reason) != Some(Reason::Declined) {
+        return None;
+    }
+    serde_json::from_str(info.metadata.get(REFUSED)?).ok()
 }
 
 #[cfg(test)]
@@ -184,6 +233,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use holdfast_model::RuleId;
 
     #[test]
     fn a_refusal_survives_its_status() {
@@ -199,6 +249,32 @@ mod tests {
     fn every_reason_has_a_word_of_its_own() {
         let words: BTreeSet<_> = Reason::ALL.into_iter().map(Reason::word).collect();
         assert_eq!(words.len(), Reason::ALL.len());
+    }
+
+    #[test]
+    fn what_a_member_stands_by_survives_its_status() {
+        let term = |number| Term::new(number).unwrap();
+        let rule = RuleId { term: term(7), version: 2 };
+        for (refused, resolve) in [
+            (promise::Refused::Promised { promised: term(5), asked: term(4) }, "begin again above term 5"),
+            (promise::Refused::OtherAttempt { term: term(4) }, "begin again above term 4"),
+            (promise::Refused::Begun { rule, asked: term(4) }, "begin again above term 7"),
+            (promise::Refused::NotRecruited { asked: term(4) }, "recruit this member first"),
+        ] {
+            let status = decline(&refused);
+            assert_eq!(status.code(), Code::FailedPrecondition);
+            assert_eq!(declined(&status), Some(refused));
+            let told = Refusal::from_status(&status).unwrap();
+            assert_eq!((told.reason, told.resolve.as_str()), (Reason::Declined, resolve));
+        }
+    }
+
+    #[test]
+    fn whoever_was_not_reached_has_declined_nothing() {
+        assert_eq!(declined(&Status::unavailable("no route to host")), None);
+        assert_eq!(declined(&Refusal::new(Reason::Busy, "a backup runs", "wait for it").into()), None);
+        let unread = status(&Refusal::new(Reason::Declined, "a", "b"), Some("{\"Newer\":{}}".to_owned()));
+        assert_eq!(declined(&unread), None);
     }
 
     #[test]

@@ -132,3 +132,20 @@ pub struct LogStatus {
     /// What the repository holds, by term and position.
     pub ranges: Vec<LogRange>,
 }
+
+/// What a member says of the primary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Vote {
+    /// It has seen neither log nor a heartbeat of it for as long as it takes.
+    MissesPrimary,
+    /// It still hears of it.
+    SeesPrimary,
+}
+
+/// A primary that keeps clients out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Closed {
+    /// Where its log ends; nothing is written any more.
+    pub position: Lsn,
+}

@@ -2,10 +2,16 @@
 //!
 //! Every mutating request carries a [`Target`]. Comparing it with the node's own view is `agent::api::target`.
 
+mod cluster;
+mod member;
+
 use std::fmt;
 use std::str::FromStr;
 
 use holdfast_model::{ClusterId, ClusterName, Incarnation, NodeName, Term};
+
+pub use cluster::{ChangeMember, Failover, MemberChange, Switchover};
+pub use member::{AskNear, AskVote, AwaitPosition, Close, Follow, Promote, Recruit, Reopen};
 
 /// Names one request; a repeated call with the same id must have the effect of one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

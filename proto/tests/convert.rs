@@ -4,13 +4,20 @@
 
 mod arbitrary;
 
-use arbitrary::node_view;
+use arbitrary::{certificate, node_view};
+use holdfast_model::Lsn;
+use holdfast_model::peer::Part;
 use holdfast_model::status::NodeView;
 use holdfast_proto::convert::{Invalid, Wire};
-use holdfast_proto::reply::{BackupDetail, Explanation, LogStatus, PlannedDevice, WipeConsent};
-use holdfast_proto::request::{AllowWipe, Bootstrap, FormatVolume, Restore, Target, VerdictKind, WipeVolume};
+use holdfast_proto::reply::{BackupDetail, Closed, Explanation, LogStatus, PlannedDevice, Vote, WipeConsent};
+use holdfast_proto::request::{
+    AllowWipe, AskNear, AskVote, AwaitPosition, Bootstrap, ChangeMember, Close, Failover, Follow,
+    FormatVolume, Promote, Recruit, Reopen, Restore, Switchover, Target, VerdictKind, WipeVolume,
+};
 use holdfast_proto::v1;
+use holdfast_replication::choose::{Certificate, Report};
 use proptest::prelude::*;
+use proptest::strategy::ValueTree as _;
 use prost::Message;
 use tonic_types::StatusExt as _;
 
@@ -39,7 +46,21 @@ fn read_all(bytes: &[u8]) -> Result<(), TestCaseError> {
     read::<WipeConsent>(bytes)?;
     read::<Explanation>(bytes)?;
     read::<BackupDetail>(bytes)?;
-    read::<LogStatus>(bytes)
+    read::<LogStatus>(bytes)?;
+    read::<AskVote>(bytes)?;
+    read::<Vote>(bytes)?;
+    read::<AskNear>(bytes)?;
+    read::<Recruit>(bytes)?;
+    read::<Report<Lsn>>(bytes)?;
+    read::<Promote>(bytes)?;
+    read::<Follow>(bytes)?;
+    read::<Close>(bytes)?;
+    read::<Closed>(bytes)?;
+    read::<AwaitPosition>(bytes)?;
+    read::<Reopen>(bytes)?;
+    read::<Failover>(bytes)?;
+    read::<Switchover>(bytes)?;
+    read::<ChangeMember>(bytes)
 }
 
 proptest! {
@@ -61,6 +82,30 @@ proptest! {
         let bytes = view.to_wire().encode_to_vec();
         let back = NodeView::from_wire(v1::NodeView::decode(bytes.as_slice()).unwrap()).unwrap();
         prop_assert_eq!(back, view);
+    }
+
+    #[test]
+    fn a_loss_certificate_survives_the_wire(certificate in certificate()) {
+        let bytes = certificate.to_wire().encode_to_vec();
+        let back = Certificate::from_wire(v1::Certificate::decode(bytes.as_slice()).unwrap()).unwrap();
+        prop_assert_eq!(&back, &certificate);
+        for report in certificate.reports {
+            prop_assert_eq!(Report::from_wire(report.to_wire()).unwrap(), report);
+        }
+    }
+
+    #[test]
+    fn a_flipped_byte_of_a_promotion_never_panics(
+        certificate in certificate(),
+        at: prop::sample::Index,
+        flip in 1_u8..,
+    ) {
+        let request =
+            v1::PromoteRequest { target: Some(target()), certificate: Some(certificate.to_wire()) };
+        let mut bytes = request.encode_to_vec();
+        let at = at.index(bytes.len());
+        bytes[at] ^= flip;
+        read_all(&bytes)?;
     }
 }
 
@@ -141,6 +186,106 @@ fn a_request_survives_the_wire() {
         token: "t".to_owned(),
     };
     assert_eq!(WipeVolume::from_wire(request.clone()).unwrap().to_wire(), request);
+}
+
+#[test]
+fn what_members_ask_survives_the_wire() {
+    let (target, attempt) = (Some(target()), v1::Attempt { term: 4, id: format!("{:032x}", 9) });
+    let member = format!("n2.{:032x}", 8);
+    let vote = v1::AskVoteRequest { target: target.clone(), primary: member.clone() };
+    assert_eq!(AskVote::from_wire(vote.clone()).unwrap().to_wire(), vote);
+    let near = v1::AskNearRequest { target: target.clone(), candidate: member.clone() };
+    assert_eq!(AskNear::from_wire(near.clone()).unwrap().to_wire(), near);
+    let recruit = v1::RecruitRequest { target: target.clone(), attempt: Some(attempt.clone()) };
+    assert_eq!(Recruit::from_wire(recruit.clone()).unwrap().to_wire(), recruit);
+    let rule = v1::Rule {
+        id: Some(v1::RuleId { term: 4, version: 1 }),
+        primary: member,
+        voters: vec![],
+        k: 1,
+        previous: None,
+        start: "0/16B3748".to_owned(),
+    };
+    let follow = v1::FollowRequest { target: target.clone(), rule: Some(rule), attempt: Some(attempt) };
+    assert_eq!(Follow::from_wire(follow.clone()).unwrap().to_wire(), follow);
+    let wait = v1::AwaitPositionRequest { target: target.clone(), position: "1/AB".to_owned() };
+    assert_eq!(AwaitPosition::from_wire(wait.clone()).unwrap().to_wire(), wait);
+    let change = v1::ChangeMemberRequest {
+        target: target.clone(),
+        node: "n3".to_owned(),
+        change: v1::MemberChange::Admit.into(),
+    };
+    assert_eq!(ChangeMember::from_wire(change.clone()).unwrap().to_wire(), change);
+    let failover = v1::FailoverRequest {
+        target,
+        prefer_zones: vec!["zone-b".to_owned(), "zone-c".to_owned()],
+        without_votes: true,
+        why: "the machine burnt".to_owned(),
+    };
+    assert_eq!(Failover::from_wire(failover.clone()).unwrap().to_wire(), failover);
+}
+
+#[test]
+fn every_fault_of_what_members_ask_is_named_at_once() {
+    let attempt = v1::Attempt { term: 0, id: "F".repeat(32) };
+    let follow = v1::FollowRequest { target: None, rule: None, attempt: Some(attempt) };
+    assert_eq!(refused_fields::<Follow>(follow), ["target", "rule", "attempt.term", "attempt.id"]);
+    let certificate = v1::Certificate {
+        attempt: None,
+        reports: vec![v1::Report { promised_before: Some(0), ..v1::Report::default() }],
+        rule: None,
+        absent: vec![format!("n2.{:032x}", 8), "n3".to_owned()],
+        chosen: String::new(),
+        position: "here".to_owned(),
+    };
+    let promote = v1::PromoteRequest { target: Some(target()), certificate: Some(certificate) };
+    assert_eq!(
+        refused_fields::<Promote>(promote),
+        [
+            "certificate.attempt",
+            "certificate.reports[0].member",
+            "certificate.reports[0].position",
+            "certificate.reports[0].promised_before",
+            "certificate.rule",
+            "certificate.absent[1]",
+            "certificate.chosen",
+            "certificate.position",
+        ]
+    );
+    let change = v1::ChangeMemberRequest { target: Some(target()), node: "N3".to_owned(), change: 0 };
+    assert_eq!(refused_fields::<ChangeMember>(change), ["node", "change"]);
+    assert_eq!(refused_fields::<Vote>(v1::AskVoteResponse { vote: 0 }), ["vote"]);
+}
+
+#[test]
+fn a_failover_without_votes_says_why() {
+    let failover = |without_votes, why: &str| v1::FailoverRequest {
+        target: Some(target()),
+        prefer_zones: vec!["not a zone".to_owned()],
+        without_votes,
+        why: why.to_owned(),
+    };
+    assert_eq!(refused_fields::<Failover>(failover(true, " ")), ["prefer_zones[0]", "why"]);
+    assert_eq!(refused_fields::<Failover>(failover(false, "")), ["prefer_zones[0]"]);
+}
+
+#[test]
+fn a_member_is_not_streamed_to_twice() {
+    let stream =
+        |number| v1::part::Stream { member: format!("n2.{:032x}", number), flushed: "0/1".to_owned() };
+    let part = |streams| v1::Part {
+        state: Some(v1::part::State::Writes(v1::part::Writes { streams, change: None })),
+    };
+    Part::from_wire(part(vec![stream(1), stream(2)])).unwrap();
+    assert_eq!(refused_fields::<Part>(part(vec![stream(1), stream(1)])), ["streams"]);
+}
+
+#[test]
+fn a_view_of_an_agent_that_knows_no_parts_is_read() {
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let view = node_view().new_tree(&mut runner).unwrap().current();
+    let old = v1::NodeView { part: None, peers: vec![], ..view.to_wire() };
+    assert_eq!(NodeView::from_wire(old).unwrap().part, Part::None);
 }
 
 #[test]

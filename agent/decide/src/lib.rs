@@ -258,9 +258,23 @@ fn on_running_engine(view: &NodeView) -> (Vec<Action>, Reason) {
 
 fn running_operation(view: &NodeView) -> Option<OperationKind> {
     view.operations.iter().find_map(|operation| match operation.state {
-        OperationState::Running { .. } if operation.kind != OperationKind::Backup => Some(operation.kind),
+        OperationState::Running { .. } if holds_the_node(operation.kind) => Some(operation.kind),
         OperationState::Running { .. } | OperationState::Done { .. } | OperationState::Failed { .. } => None,
     })
+}
+
+/// Whether work is about this node's own volume or data. A backup only reads; the others are about the cluster, and this
+/// node goes on with its part in it.
+const fn holds_the_node(kind: OperationKind) -> bool {
+    match kind {
+        OperationKind::Bootstrap | OperationKind::Restore | OperationKind::Format | OperationKind::Join => {
+            true
+        }
+        OperationKind::Backup
+        | OperationKind::Failover
+        | OperationKind::Switchover
+        | OperationKind::ChangeMember => false,
+    }
 }
 
 /// Milliseconds until the engine may be started again; 0 when it may now.

@@ -252,6 +252,17 @@ fn long_work_is_observed_and_not_begun_twice() {
     check(&Desired { refound: true, ..want() }, &node, &[]);
 }
 
+#[test]
+fn coordinating_does_not_keep_a_node_from_its_own_work() {
+    let since = Tick::from_millis(0);
+    for kind in [OperationKind::Failover, OperationKind::Switchover, OperationKind::ChangeMember] {
+        let mut node = view(mounted(DiskHealth::Healthy), DataView::Ready, stopped(), repository());
+        let state = OperationState::Running { progress: Progress::default() };
+        node.operations = vec![Operation { id: "1".into(), kind, since, state }];
+        check(&want(), &node, &[Action::StartEngine]);
+    }
+}
+
 fn any_view() -> impl Strategy<Value = NodeView> {
     let volume = prop_oneof![
         Just(VolumeView::Unknown),

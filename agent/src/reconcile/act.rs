@@ -163,7 +163,12 @@ impl Reconciler {
             match kind {
                 OperationKind::Bootstrap => founding::bootstrap(node, desk, ticket).await,
                 OperationKind::Restore => founding::refound(node, desk, space, ticket).await,
-                OperationKind::Backup | OperationKind::Format => unreachable!("only founding begins here"),
+                OperationKind::Backup
+                | OperationKind::Format
+                | OperationKind::Join
+                | OperationKind::Failover
+                | OperationKind::Switchover
+                | OperationKind::ChangeMember => unreachable!("only founding begins here"),
             }
         });
         Ok(())

@@ -90,6 +90,10 @@ const fn kind(kind: OperationKind) -> &'static str {
         OperationKind::Backup => "backup",
         OperationKind::Restore => "restore",
         OperationKind::Format => "format",
+        OperationKind::Join => "join",
+        OperationKind::Failover => "failover",
+        OperationKind::Switchover => "switchover",
+        OperationKind::ChangeMember => "change-member",
     }
 }
 

@@ -8,9 +8,12 @@
 //! Not here: comparing a request with this node's state (`agent::api::target`).
 
 mod backup;
+mod cluster;
 mod engine;
+mod member;
 mod node;
 mod operation;
+mod peer;
 mod reply;
 mod request;
 mod rule;
@@ -204,6 +207,20 @@ impl Reader {
         }
     }
 
+    /// Texts with a shape; each is read, also after a fault in another.
+    pub(crate) fn parse_list<T>(&mut self, field: &'static str, texts: &[String]) -> Option<Vec<T>>
+    where
+        T: FromStr,
+        T::Err: fmt::Display,
+    {
+        let read: Vec<Option<T>> = texts
+            .iter()
+            .enumerate()
+            .map(|(at, text)| self.within(format!("{field}[{at}]"), |reader| reader.parse("", text)))
+            .collect();
+        read.into_iter().collect()
+    }
+
     /// Text that must say something.
     pub(crate) fn filled(&mut self, field: &'static str, text: String) -> Option<String> {
         if text.is_empty() { self.fault(field, "is empty: it must be set") } else { Some(text) }
@@ -214,6 +231,23 @@ impl Reader {
         match Term::new(number) {
             Some(term) => Some(term),
             None => self.fault(field, "is 0: terms count from 1"),
+        }
+    }
+
+    /// A term that may be left out. The outer `None` is a fault.
+    pub(crate) fn term_optional(&mut self, field: &'static str, number: Option<u32>) -> Option<Option<Term>> {
+        match number {
+            Some(number) => self.term(field, number).map(Some),
+            None => Some(None),
+        }
+    }
+
+    /// 128 bits as exactly 32 lower-case hex digits.
+    pub(crate) fn bits_128(&mut self, field: &'static str, text: &str) -> Option<u128> {
+        let digits = text.len() == 32 && text.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
+        match u128::from_str_radix(text, 16) {
+            Ok(bits) if digits => Some(bits),
+            Ok(_) | Err(_) => self.fault(field, "is not valid: use exactly 32 lower-case hex digits"),
         }
     }
 

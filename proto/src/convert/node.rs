@@ -1,6 +1,7 @@
 //! The gate, the repository, log shipping, and the whole view of a node.
 
 use holdfast_model::Tick;
+use holdfast_model::peer::Part;
 use holdfast_model::status::{Gate, GateClosed, LogView, NodeView, RepositoryView};
 
 use super::{Reader, Wire};
@@ -135,6 +136,8 @@ impl Wire for NodeView {
             log: Some(self.log.to_wire()),
             operations: self.operations.iter().map(Wire::to_wire).collect(),
             reason: self.reason.clone(),
+            part: Some(self.part.to_wire()),
+            peers: self.peers.iter().map(Wire::to_wire).collect(),
         }
     }
 
@@ -151,6 +154,8 @@ impl Wire for NodeView {
         let repository = reader.required("repository", message.repository);
         let log = reader.required("log", message.log);
         let operations = reader.list("operations", message.operations);
+        let part = reader.optional("part", message.part);
+        let peers = reader.list("peers", message.peers);
         Some(Self {
             at: Tick::from_millis(message.at_ms),
             cluster: cluster?,
@@ -162,8 +167,8 @@ impl Wire for NodeView {
             gate: gate?,
             rule: rule?,
             promise: promise?,
-            part: holdfast_model::peer::Part::None,
-            peers: vec![],
+            part: part?.unwrap_or(Part::None),
+            peers: peers?,
             repository: repository?,
             log: log?,
             operations: operations?,

@@ -55,6 +55,10 @@ const fn kind_to_wire(kind: OperationKind) -> v1::OperationKind {
         OperationKind::Backup => v1::OperationKind::Backup,
         OperationKind::Restore => v1::OperationKind::Restore,
         OperationKind::Format => v1::OperationKind::Format,
+        OperationKind::Join => v1::OperationKind::Join,
+        OperationKind::Failover => v1::OperationKind::Failover,
+        OperationKind::Switchover => v1::OperationKind::Switchover,
+        OperationKind::ChangeMember => v1::OperationKind::ChangeMember,
     }
 }
 
@@ -65,6 +69,10 @@ const fn kind_from_wire(kind: v1::OperationKind) -> Option<OperationKind> {
         v1::OperationKind::Backup => Some(OperationKind::Backup),
         v1::OperationKind::Restore => Some(OperationKind::Restore),
         v1::OperationKind::Format => Some(OperationKind::Format),
+        v1::OperationKind::Join => Some(OperationKind::Join),
+        v1::OperationKind::Failover => Some(OperationKind::Failover),
+        v1::OperationKind::Switchover => Some(OperationKind::Switchover),
+        v1::OperationKind::ChangeMember => Some(OperationKind::ChangeMember),
     }
 }
 

@@ -87,10 +87,7 @@ impl Wire for Promise {
         let cluster = reader.parse("cluster_id", &message.cluster_id);
         let member = reader.parse("member", &message.member);
         let max_term = reader.term("max_term", message.max_term);
-        let attempt = match u128::from_str_radix(&message.attempt, 16) {
-            Ok(bits) if message.attempt.len() == 32 => Some(bits),
-            Ok(_) | Err(_) => reader.fault("attempt", "is not valid: use exactly 32 hex digits"),
-        };
+        let attempt = reader.bits_128("attempt", &message.attempt);
         Some(Self { cluster: cluster?, member: member?, max_term: max_term?, attempt: attempt? })
     }
 }

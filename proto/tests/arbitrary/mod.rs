@@ -1,5 +1,6 @@
 //! Any view that a node could have.
 
+use holdfast_model::peer::{Part, PeerSaid, PeerView};
 use holdfast_model::status::{
     DataView, EngineView, Gate, GateClosed, LogView, NodeView, Operation, OperationKind, OperationState,
     Progress, RepositoryView, VolumeView,
@@ -9,6 +10,8 @@ use holdfast_model::{
     ByteCount, ClusterId, ClusterName, Incarnation, Lsn, Member, NodeName, Promise, Rule, RuleId, Term, Tick,
     Voter, VoterKind, Zone,
 };
+use holdfast_replication::choose::{Certificate, Report};
+use holdfast_replication::promise::Attempt;
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -221,6 +224,10 @@ fn operation() -> impl Strategy<Value = Operation> {
         OperationKind::Backup,
         OperationKind::Restore,
         OperationKind::Format,
+        OperationKind::Join,
+        OperationKind::Failover,
+        OperationKind::Switchover,
+        OperationKind::ChangeMember,
     ]);
     let state = prop_oneof![
         progress().prop_map(|progress| OperationState::Running { progress }),
@@ -235,12 +242,56 @@ fn operation() -> impl Strategy<Value = Operation> {
     })
 }
 
+fn part() -> impl Strategy<Value = Part> {
+    let streams = proptest::collection::btree_map(member(), lsn(), 0..4);
+    prop_oneof![
+        Just(Part::None),
+        (streams, option::of(text())).prop_map(|(streams, change)| Part::Writes { streams, change }),
+        (member(), any::<bool>()).prop_map(|(primary, streaming)| Part::Follows { primary, streaming }),
+        term().prop_map(|term| Part::Recruited { term }),
+        text().prop_map(|why| Part::Waits { why }),
+        text().prop_map(|why| Part::Diverged { why }),
+    ]
+}
+
+fn peer() -> impl Strategy<Value = PeerView> {
+    let (who, held) = ((option::of(member()), gate(), part()), (option::of(rule()), option::of(term())));
+    let said =
+        (who, held, option::of(lsn())).prop_map(|((member, gate, part), (rule, promised), flushed)| {
+            PeerSaid { member, rule, promised, gate, part, flushed }
+        });
+    (node(), zone(), option::of(any::<u64>()), option::of(said), option::of(text()))
+        .prop_map(|(node, zone, heard_ms, said, failing)| PeerView { node, zone, heard_ms, said, failing })
+}
+
+pub(crate) fn attempt() -> impl Strategy<Value = Attempt> {
+    (term(), any::<u128>()).prop_map(|(term, id)| Attempt { term, id })
+}
+
+pub(crate) fn certificate() -> impl Strategy<Value = Certificate<Lsn>> {
+    let report = (member(), vec(rule(), 0..3), lsn(), option::of(term())).prop_map(
+        |(member, rules, position, promised_before)| Report { member, rules, position, promised_before },
+    );
+    let choice = (vec(member(), 0..3), member(), lsn());
+    (attempt(), vec(report, 0..3), rule(), choice).prop_map(
+        |(attempt, reports, rule, (absent, chosen, position))| Certificate {
+            attempt,
+            reports,
+            rule,
+            absent,
+            chosen,
+            position,
+        },
+    )
+}
+
 pub(crate) fn node_view() -> impl Strategy<Value = NodeView> {
     let who = (tick(), cluster(), node(), zone());
     let below = (volume(), data(), engine(), gate());
     let beyond = (option::of(rule()), option::of(promise()), repository(), log());
-    (who, below, beyond, vec(operation(), 0..3), text()).prop_map(
-        |(who, below, beyond, operations, reason)| {
+    let company = (part(), vec(peer(), 0..3));
+    (who, below, beyond, company, vec(operation(), 0..3), text()).prop_map(
+        |(who, below, beyond, (part, peers), operations, reason)| {
             let (at, cluster, node, zone) = who;
             let (volume, data, engine, gate) = below;
             let (rule, promise, repository, log) = beyond;
@@ -255,8 +306,8 @@ pub(crate) fn node_view() -> impl Strategy<Value = NodeView> {
                 gate,
                 rule,
                 promise,
-                part: holdfast_model::peer::Part::None,
-                peers: vec![],
+                part,
+                peers,
                 repository,
                 log,
                 operations,
