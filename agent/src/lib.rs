@@ -3,7 +3,7 @@
 //! * Processes: [`daemon`] (unprivileged), [`helper`] (root), [`worker`] (the data disk), [`child`] (before an engine).
 //! * Loops: [`reconcile`] and [`gate_loop`], over [`disk`], [`engine_actor`] and [`repo_watch`].
 //! * Long work: [`jobs`] in workers, [`operations`] in the view; [`hands`] on a server that follows.
-//! * Outside: [`api`] over [`tls`], [`metrics`], [`fetch`] for recovery.
+//! * Outside: [`api`] over [`tls`], [`peers`], [`metrics`], [`fetch`] for recovery.
 //! * What lasts: [`ledger`] on the root disk, [`data`] on the volume.
 
 pub mod api;

@@ -37,7 +37,7 @@ use crate::api::plain::MetricsText;
 use crate::api::serve::{Api, ApiOptions, serve};
 use crate::chain::Chain;
 use crate::clock::Clock;
-use crate::config::{Config, PeerConfig};
+use crate::config::Config;
 use crate::crew::Crew;
 use crate::engine_actor::EngineActor;
 use crate::gate_loop::{GateLoop, GateOrders, GateReport, HandsOf};
@@ -46,7 +46,7 @@ use crate::hands::EngineHands;
 use crate::helper::{self, HelperLink};
 use crate::ledger::Ledger;
 use crate::operations::Operations;
-use crate::peers::{PeerClient, Peers};
+use crate::peers::Peers;
 use crate::reconcile::{Node, Reconciler};
 use crate::supervisor::{Supervisor, log_tail};
 use crate::tls::Reloader;
@@ -201,8 +201,7 @@ async fn run(
     let (send_report, gate) = watch::channel(GateReport::unknown());
     let (send_repository, repository) = watch::channel(RepositoryView::Unknown);
     let repository_wake = Arc::new(Notify::new());
-    let peer_client = |peer: &PeerConfig| PeerClient::new(config.cluster.clone(), peer, config.tls.clone());
-    let (peers, polling) = Peers::new(&config.peers, peer_client, clock);
+    let (peers, polling) = Peers::new(&config.peers, &config.cluster, &config.tls, clock);
     let (helper, data_dir) = (client.clone(), setup.layout.data_dir.clone());
     let hands = HandsOf::new(move |process| {
         let (helper, data_dir) = (helper.clone(), data_dir.clone());

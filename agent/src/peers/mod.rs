@@ -1,6 +1,6 @@
 //! The other nodes of the cluster: asked about twice a second, which is also how it is noticed that one is gone.
 //!
-//! * [`client`]: one peer, over its gRPC.
+//! * [`client`]: calls to one of them. `dial`: a connection to it, once it has proven who it is.
 //!
 //! Invariants, each a test below:
 //! * `a_peer_that_falls_silent_keeps_what_it_said_and_grows_old`.
@@ -9,6 +9,7 @@
 //! Not here: what follows from it. See `holdfast_agent_decide::members`.
 
 pub mod client;
+mod dial;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,7 +17,10 @@ use std::time::Duration;
 
 use holdfast_model::peer::{Part, PeerSaid, PeerView};
 use holdfast_model::status::{EngineView, NodeView, VolumeView};
-use holdfast_model::{Member, NodeName, Rule, Tick, Zone};
+use holdfast_model::{ClusterName, Member, NodeName, Rule, Tick, Zone};
+use holdfast_proto::convert::Wire as _;
+use holdfast_proto::v1;
+use holdfast_proto::v1::member_service_client::MemberServiceClient;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -24,10 +28,13 @@ use tracing::{info, warn};
 
 use crate::chain::Chain;
 use crate::clock::Clock;
-use crate::config::PeerConfig;
+use crate::config::{PeerConfig, TlsConfig};
 
-pub use client::{PeerClient, PeerError};
+pub use client::{Deadlines, PeerClient, PeerError};
+pub use dial::PeerAddress;
 
+/// For all of a peer's rules.
+const RULES_WITHIN: Duration = Duration::from_secs(3);
 /// Between two questions to the same peer.
 const EVERY: Duration = Duration::from_millis(500);
 
@@ -60,7 +67,8 @@ impl Peers {
     #[must_use]
     pub fn new(
         peers: &[PeerConfig],
-        client: impl Fn(&PeerConfig) -> PeerClient,
+        cluster: &ClusterName,
+        files: &TlsConfig,
         clock: Clock,
     ) -> (Self, Polling) {
         let silent = |peer: &PeerConfig| {
@@ -68,7 +76,12 @@ impl Peers {
             (peer.node.clone(), known)
         };
         let (send, known) = watch::channel(peers.iter().map(silent).collect());
-        let clients: BTreeMap<_, _> = peers.iter().map(|peer| (peer.node.clone(), client(peer))).collect();
+        let client = |peer: &PeerConfig| {
+            let PeerConfig { node, zone, address, .. } = peer.clone();
+            let address = PeerAddress { cluster: cluster.clone(), node: node.clone(), zone, address };
+            (node, PeerClient::new(address, files.clone(), Deadlines::default()))
+        };
+        let clients: BTreeMap<_, _> = peers.iter().map(client).collect();
         let clients = Arc::new(clients);
         (Self { clients: Arc::clone(&clients), known }, Polling { clients, known: send, clock })
     }
@@ -100,8 +113,16 @@ impl Peers {
     /// # Errors
     /// [`PeerError`].
     pub async fn rules(&self, node: &NodeName) -> Result<Vec<Rule>, PeerError> {
-        let client = self.clients.get(node).ok_or(PeerError::Unknown)?;
-        client.rules().await
+        let unknown = || tonic::Status::not_found("no such peer is configured");
+        let client = self
+            .clients
+            .get(node)
+            .ok_or_else(|| PeerError::Status { node: node.clone(), status: Box::new(unknown()) })?;
+        let answer = client.call(RULES_WITHIN, v1::GetRulesRequest {}, async |channel, request| {
+            MemberServiceClient::new(channel).get_rules(request).await
+        });
+        let rules = answer.await?.rules;
+        client.read(rules.into_iter().map(Rule::from_wire).collect())
     }
 }
 
@@ -232,7 +253,8 @@ mod tests {
             address: ([127, 0, 0, 1], 1).into(),
             engine: ([127, 0, 0, 1], 2).into(),
         };
-        let (peers, polling) = Peers::new(&[peer], |peer| PeerClient::nowhere(peer), Clock::start());
+        let files = TlsConfig { ca: "/none".into(), cert: "/none".into(), key: "/none".into() };
+        let (peers, polling) = Peers::new(&[peer], &"c".parse().unwrap(), &files, Clock::start());
         (peers, polling, node)
     }
 
@@ -252,7 +274,7 @@ mod tests {
         let (peers, polling, node) = peers();
         assert_eq!(peers.view(polling.clock.now())[0].heard_ms, None);
         polling.take(&node, Ok(writes(1)));
-        polling.take(&node, Err(PeerError::Unknown));
+        polling.take(&node, Err(PeerError::Late { node: node.clone(), within: EVERY }));
         let later = polling.clock.now().after_millis(700);
         let view = peers.view(later).remove(0);
         assert_eq!(view.said, Some(writes(1)));

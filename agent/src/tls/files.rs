@@ -131,12 +131,24 @@ impl Contents {
         Ok(config)
     }
 
-    fn roots(&self, files: &TlsConfig) -> Result<RootCertStore, TlsError> {
-        let mut roots = RootCertStore::empty();
-        for authority in certificates(&files.ca, &self.ca)? {
-            roots.add(authority).map_err(|source| TlsError::Rustls { file: files.ca.clone(), source })?;
-        }
-        Ok(roots)
+    /// Makes the configuration for calling other nodes as this one: TLS 1.3, HTTP/2, whoever answers must chain to
+    /// `files.ca`.
+    ///
+    /// # Errors
+    /// [`TlsError`], naming the file.
+    pub fn client_config(&self, files: &TlsConfig) -> Result<ClientConfig, TlsError> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let key = PrivateKeyDer::from_pem_slice(&self.key)
+            .map_err(|source| TlsError::Pem { file: files.key.clone(), source })?;
+        let with_key = |source| TlsError::Rustls { file: files.cert.clone(), source };
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .map_err(with_key)?
+            .with_root_certificates(self.authorities(files)?)
+            .with_client_auth_cert(certificates(&files.cert, &self.cert)?, key)
+            .map_err(with_key)?;
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        Ok(config)
     }
 
     fn verifier(
@@ -144,31 +156,18 @@ impl Contents {
         files: &TlsConfig,
         provider: Arc<CryptoProvider>,
     ) -> Result<Arc<dyn rustls::server::danger::ClientCertVerifier>, TlsError> {
-        let roots = self.roots(files)?;
-        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+        WebPkiClientVerifier::builder_with_provider(Arc::new(self.authorities(files)?), provider)
             .build()
             .map_err(|source| TlsError::Authorities { file: files.ca.clone(), source })
     }
-}
 
-/// The configuration of a caller with the node's own certificate: TLS 1.3, HTTP/2. Reads the files; blocks for an instant.
-///
-/// # Errors
-/// [`TlsError`], naming the file.
-pub fn client_config(files: &TlsConfig) -> Result<ClientConfig, TlsError> {
-    let contents = Contents::read(files)?;
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let with_key = |source| TlsError::Rustls { file: files.cert.clone(), source };
-    let key = PrivateKeyDer::from_pem_slice(&contents.key)
-        .map_err(|source| TlsError::Pem { file: files.key.clone(), source })?;
-    let mut config = ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .map_err(with_key)?
-        .with_root_certificates(contents.roots(files)?)
-        .with_client_auth_cert(certificates(&files.cert, &contents.cert)?, key)
-        .map_err(with_key)?;
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    Ok(config)
+    fn authorities(&self, files: &TlsConfig) -> Result<RootCertStore, TlsError> {
+        let mut roots = RootCertStore::empty();
+        for authority in certificates(&files.ca, &self.ca)? {
+            roots.add(authority).map_err(|source| TlsError::Rustls { file: files.ca.clone(), source })?;
+        }
+        Ok(roots)
+    }
 }
 
 fn certificates(file: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
