@@ -6,6 +6,7 @@
 //! On SIGTERM the loops end; the engine, its gate and the mount stay as they are, for the next daemon to adopt.
 
 mod control;
+mod engine_tls;
 mod members;
 pub mod places;
 mod replication;
@@ -114,6 +115,7 @@ fn bind(field: &'static str, address: SocketAddr) -> anyhow::Result<TcpListener>
     Ok(listener)
 }
 
+/// A single node's engine is not given certificates: its clients' TLS stays the operator's to set.
 fn setup(config: &Config) -> anyhow::Result<Setup> {
     let layout = Layout {
         bin_dir: config.engine.bin_dir.clone(),
@@ -142,7 +144,8 @@ fn setup(config: &Config) -> anyhow::Result<Setup> {
         cluster: config.cluster.clone(),
         agent_users: vec![config.daemon.user.clone(), config.engine.user.clone(), own_user()],
         clients: clients.into_iter().filter_map(Result::ok).collect(),
-        tls: None,
+        tls: (!config.peers.is_empty())
+            .then(|| places::engine_tls(config, nix::unistd::Uid::effective().is_root())),
         settings: config.engine.settings.iter().cloned().collect(),
         slot_log_max: SLOT_LOG_MAX,
         deadlines: Deadlines::default(),
@@ -195,6 +198,13 @@ async fn run(
     let tls = Reloader::start(config.tls.clone(), own).context("read [tls]")?;
     let ledger = Ledger::open(&config.daemon.state_dir)?;
     let (client, link) = HelperLink::new(link).context("talk to the root helper")?;
+    let mut link = Box::pin(link.run());
+    if setup.tls.is_some() {
+        tokio::select! {
+            installed = engine_tls::first(&client) => installed.context("give the engine its certificates")?,
+            err = &mut link => return Err(err).context("talk to the root helper"),
+        };
+    }
     let supervisor = Supervisor::new(client.clone(), ledger.clone())?;
     let (engine, actor) = EngineActor::new(supervisor.clone(), clock)?;
     let (send_orders, orders) = watch::channel(GateOrders::default());
@@ -235,10 +245,15 @@ async fn run(
     crew.add("helper link", |cancel| async move {
         tokio::select! {
             () = cancel.cancelled() => {}
-            err = link.run() => warn!(error = %Chain(&err), "root helper is gone"),
+            err = link => warn!(error = %Chain(&err), "root helper is gone"),
         }
     });
     crew.add("engine", |cancel| actor.run(cancel));
+    if node.setup.tls.is_some() {
+        let (engine, supervisor) = (node.engine.clone(), node.supervisor.clone());
+        let (helper, swapped) = (node.helper.clone(), tls.config());
+        crew.add("engine tls", |cancel| engine_tls::follow(helper, supervisor, engine, swapped, cancel));
+    }
     crew.add("gate", |cancel| gate_task.run(cancel));
     crew.add("peers", |cancel| polling.run(cancel));
     let (place, name) = (node.config.repository.clone(), node.config.cluster.clone());
