@@ -6,13 +6,12 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tokio::time;
 
 use crate::eventually;
 use crate::logs::Logs;
 use crate::node::{CLUSTER, Node};
-use crate::process::{Background, command, run};
+use crate::process::{Background, run};
 
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 const STOP_WITHIN: Duration = Duration::from_secs(60);
@@ -42,13 +41,13 @@ impl Daemon {
     /// It ends, or does not answer in time.
     pub async fn start(node: &Node) -> Result<Self> {
         let logs = Logs::new(node.folder.join("daemon.log"));
-        let mut program = command(node.programs.join("holdfastd"));
+        let mut program = node.placement.command(node.programs.join("holdfastd"));
         program.arg("run").arg("--config").arg(&node.config).current_dir("/");
         let process = Background::start(&mut program, logs.path())?;
         let mut daemon = Self { process, logs, node: node.clone() };
         eventually("a daemon that answers", Duration::from_secs(30), async || {
             daemon.process.still_runs()?;
-            let (status, _body) = http_get(daemon.node.http, "/livez").await?;
+            let (status, _body) = http_get(&daemon.node, "/livez").await?;
             ensure!(status == 200, "/livez answers {status}");
             Ok(())
         })
@@ -86,7 +85,7 @@ impl Daemon {
     /// # Errors
     /// It is refused.
     pub fn bootstrap(&self) -> Result<()> {
-        let mut bootstrap = command(self.node.programs.join("holdfastd"));
+        let mut bootstrap = self.node.placement.command(self.node.programs.join("holdfastd"));
         run(bootstrap.args(["bootstrap", "--token", CLUSTER, "--config"]).arg(&self.node.config))?;
         Ok(())
     }
@@ -108,9 +107,9 @@ impl Daemon {
     }
 
     fn command_line(&self) -> Command {
-        let authority = &self.node.authority;
-        let mut holdfast = command(self.node.programs.join("holdfast"));
-        holdfast.arg("--endpoint").arg(format!("https://127.0.0.1:{}", self.node.grpc));
+        let Node { authority, placement, grpc, .. } = &self.node;
+        let mut holdfast = placement.command(self.node.programs.join("holdfast"));
+        holdfast.arg("--endpoint").arg(format!("https://{}:{grpc}", placement.address()));
         holdfast.arg("--ca").arg(authority.join("ca.pem"));
         holdfast.arg("--cert").arg(authority.join("ops.pem")).arg("--key").arg(authority.join("ops.key"));
         holdfast
@@ -145,7 +144,7 @@ impl Daemon {
     /// # Errors
     /// The daemon does not answer.
     pub async fn serving(&self) -> Result<Serving> {
-        let (status, _body) = http_get(self.node.http, "/primary").await?;
+        let (status, _body) = http_get(&self.node, "/primary").await?;
         Ok(if status == 200 { Serving::Yes } else { Serving::No })
     }
 
@@ -184,13 +183,13 @@ fn position(text: &str) -> Result<u64> {
     Ok(u64::from_str_radix(high, 16)? << 32 | u64::from_str_radix(low, 16)?)
 }
 
-/// Status and body of `GET path` on loopback.
+/// Status and body of `GET path`, asked by a neighbour of the node.
 ///
 /// # Errors
 /// No answer, or one that is no HTTP.
-pub async fn http_get(port: u16, path: &str) -> Result<(u16, String)> {
+pub async fn http_get(node: &Node, path: &str) -> Result<(u16, String)> {
     let asking = async {
-        let mut stream = TcpStream::connect(("127.0.0.1", port)).await.context("connect")?;
+        let mut stream = node.placement.connect(node.http).await?;
         let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.context("ask")?;
         let mut answer = String::new();

@@ -3,7 +3,7 @@
 //! * [`scratch`]: a directory that takes everything in it down, also after SIGKILL of the test.
 //! * [`loop_disk`]: disks that vanish, stall and fail.
 //! * [`weed`]: a real S3 server. [`haproxy`]: a real load balancer.
-//! * [`zones`]: three zones whose links can be cut.
+//! * [`zones`]: three zones whose links can be cut. [`placement`]: where a program runs, there or on loopback.
 //! * [`node`] and [`daemon`]: a configured `holdfastd` and its command line.
 //! * [`acked`]: a client that remembers what it was told was committed, and the audit of that memory.
 //! * [`logs`]: a test fails on warnings that it did not expect.
@@ -25,6 +25,7 @@ pub mod logs;
 pub mod loop_disk;
 pub mod node;
 pub mod pgbench;
+pub mod placement;
 pub mod ports;
 pub mod process;
 pub mod scratch;

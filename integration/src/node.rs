@@ -1,23 +1,28 @@
 //! One configured node: its folders, its certificates and its configuration file, as an operator would lay them out.
 
+use std::fmt::Write as _;
 use std::fs;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use crate::placement::Placement;
 use crate::process::{command, command_as, is_root, run};
 use crate::scratch::Scratch;
 use crate::weed::{self, Weed};
+use crate::zones::Zone;
 use crate::{installation, ports};
 
 /// The cluster's name, which is also the word that bootstrap wants repeated.
 pub const CLUSTER: &str = "demo";
 /// The user that the daemon runs as when started as root.
 pub const DAEMON_USER: &str = "holdfast";
-const ZONE: &str = "zone-a";
 /// The role that clients log in as.
 pub const CLIENT_ROLE: &str = "app";
 const CLIENT_PASSWORD: &str = "app";
+/// gRPC, HTTP and the engine, in a zone: each node has an address of its own there.
+const PORTS_IN_A_ZONE: [u16; 3] = [7430, 7431, 5432];
 
 /// Which disks a node may use.
 #[derive(Debug, Clone)]
@@ -26,6 +31,17 @@ pub enum Disks {
     Block(Vec<PathBuf>),
     /// Directories below one parent.
     Directory,
+}
+
+/// Another node of the same cluster, in a zone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// Its name.
+    pub name: String,
+    /// Its zone.
+    pub zone: Zone,
+    /// Which of the zone's addresses it has.
+    pub host: u8,
 }
 
 /// What differs from node to node and from test to test.
@@ -39,11 +55,30 @@ pub struct NodeSpec {
     pub when_all_lost: &'static str,
     /// Folder of the engine's programs.
     pub engine: PathBuf,
+    /// Where it runs.
+    pub placement: Placement,
+    /// The other nodes of its cluster.
+    pub peers: Vec<Peer>,
+    /// How many voters of other zones hold a commit before it is answered; the daemon's default when not given.
+    pub k: Option<u32>,
+}
+
+impl NodeSpec {
+    /// A node on loopback, alone.
+    #[must_use]
+    pub fn alone(name: &str, disks: Disks, when_all_lost: &'static str, engine: PathBuf) -> Self {
+        let (name, placement) = (name.to_owned(), Placement::Loopback);
+        Self { name, disks, when_all_lost, engine, placement, peers: Vec::new(), k: None }
+    }
 }
 
 /// A node that can be started. Everything of it lies in the scratch directory.
 #[derive(Debug, Clone)]
 pub struct Node {
+    /// Its name.
+    pub name: String,
+    /// Where it runs.
+    pub placement: Placement,
     /// Its folder.
     pub folder: PathBuf,
     /// Its configuration file.
@@ -76,10 +111,15 @@ impl Node {
     /// A program is missing, or a file cannot be written.
     pub fn lay_out(scratch: &Scratch, spec: &NodeSpec, store: &Weed) -> Result<Self> {
         let folder = scratch.folder(&spec.name)?;
-        let [grpc, http, port] = ports::free()?;
+        let [grpc, http, port] = match spec.placement {
+            Placement::Loopback => ports::free()?,
+            Placement::Zone { .. } | Placement::Region(_) => PORTS_IN_A_ZONE,
+        };
         let node = Self {
+            name: spec.name.clone(),
+            placement: spec.placement.clone(),
             config: folder.join("holdfast.toml"),
-            programs: programs_for_all_users(scratch)?,
+            programs: programs_for_all_users(&folder)?,
             mount: folder.join("volume"),
             directories: folder.join("disks"),
             authority: scratch.path().join("authority"),
@@ -91,7 +131,7 @@ impl Node {
             port,
             scratch: scratch.clone(),
         };
-        node.issue_certificates(&spec.name)?;
+        node.issue_certificates()?;
         if matches!(spec.disks, Disks::Directory) {
             fs::create_dir_all(&node.directories).context("make the parent of volume directories")?;
         }
@@ -114,16 +154,20 @@ impl Node {
     fn render(&self, spec: &NodeSpec, store: &Weed) -> String {
         let Self { folder, mount, engine, grpc, http, port, directories, run_dir, .. } = self;
         let name = &spec.name;
+        let (address, zone, cluster) =
+            (self.placement.address(), self.placement.zone(), render_cluster(spec));
+        let clients = match &self.placement {
+            Placement::Loopback => "127.0.0.1/32",
+            Placement::Zone { .. } | Placement::Region(_) => "10.77.0.0/16",
+        };
         let volume = match &spec.disks {
             Disks::Block(devices) => format!("kind = \"block\"\ndevices = {devices:?}"),
             Disks::Directory => format!("kind = \"directory\"\npath = {directories:?}"),
         };
         format!(
-            r#"[cluster]
-name = "{CLUSTER}"
-[node]
+            r#"{cluster}[node]
 name = "{name}"
-zone = "{ZONE}"
+zone = "{zone}"
 [daemon]
 user = "{DAEMON_USER}"
 state_dir = {state:?}
@@ -136,9 +180,9 @@ reserve = "64MiB"
 kind = "postgres"
 bin_dir = {engine:?}
 port = {port}
-listen = "127.0.0.1"
+listen = "{address}"
 settings = {{ shared_buffers = "64MB", max_wal_size = "256MB" }}
-hba = ["host all all 127.0.0.1/32 scram-sha-256"]
+hba = ["host all all {clients} scram-sha-256"]
 [repository]
 url = "s3://{bucket}/clusters"
 endpoint = "{endpoint}"
@@ -147,8 +191,8 @@ credentials_file = {credentials:?}
 [recovery]
 when_all_lost = "{lost}"
 [api]
-grpc = "127.0.0.1:{grpc}"
-http = "127.0.0.1:{http}"
+grpc = "{address}:{grpc}"
+http = "{address}:{http}"
 [tls]
 ca = {ca:?}
 cert = {cert:?}
@@ -167,7 +211,7 @@ key = {key:?}
     }
 
     /// Makes the authority once, and gives the node what it needs of it: the authority's own key stays away.
-    fn issue_certificates(&self, name: &str) -> Result<()> {
+    fn issue_certificates(&self) -> Result<()> {
         let holdfast = self.programs.join("holdfast");
         let certs = |verb: &str| {
             let mut certs = command(&holdfast);
@@ -179,7 +223,10 @@ key = {key:?}
             let roles = "observe,operate,promote,restore,destroy";
             run(certs("issue").args(["--user", "ops", "--roles", roles]))?;
         }
-        run(certs("issue").args(["--node", name, "--zone", ZONE]))?;
+        let name = &self.name;
+        let mut issue = certs("issue");
+        issue.args(["--node", name, "--zone", self.placement.zone()]);
+        run(issue.arg("--address").arg(self.placement.address().to_string()))?;
         let tls = self.folder.join("tls");
         fs::create_dir_all(&tls).context("make the node's folder of certificates")?;
         for file in ["ca.pem".to_owned(), format!("{name}.pem"), format!("{name}.key")] {
@@ -214,30 +261,49 @@ key = {key:?}
         Ok(())
     }
 
-    /// How a client connects.
+    /// How a client connects that runs where the node does.
     #[must_use]
     pub fn client(&self) -> tokio_postgres::Config {
-        let mut config = tokio_postgres::Config::new();
-        config
-            .host("127.0.0.1")
-            .port(self.port)
-            .dbname(CLIENT_ROLE)
-            .user(CLIENT_ROLE)
-            .password(CLIENT_PASSWORD);
-        config
+        client_of(self.placement.address(), self.port)
     }
 
-    /// How a client of libpq connects: `pgbench`, say.
+    /// How a client of libpq connects that runs where the node does: `pgbench`, say.
     #[must_use]
     pub fn client_url(&self) -> String {
-        format!("postgresql://{CLIENT_ROLE}:{CLIENT_PASSWORD}@127.0.0.1:{}/{CLIENT_ROLE}", self.port)
+        let (address, port) = (self.placement.address(), self.port);
+        format!("postgresql://{CLIENT_ROLE}:{CLIENT_PASSWORD}@{address}:{port}/{CLIENT_ROLE}")
     }
 }
 
-/// Links our programs into the scratch directory: the checkout may lie where the daemon's and the engine's users
-/// cannot go, and the engine's `restore_command` runs `holdfastd` by name.
-fn programs_for_all_users(scratch: &Scratch) -> Result<PathBuf> {
-    let folder = scratch.folder("bin")?;
+/// How a client connects to an engine, or to what leads to one.
+#[must_use]
+pub fn client_of(address: Ipv4Addr, port: u16) -> tokio_postgres::Config {
+    let mut config = tokio_postgres::Config::new();
+    config.host(address.to_string()).port(port);
+    config.dbname(CLIENT_ROLE).user(CLIENT_ROLE).password(CLIENT_PASSWORD);
+    config
+}
+
+fn render_cluster(spec: &NodeSpec) -> String {
+    let mut text = format!("[cluster]\nname = \"{CLUSTER}\"\n");
+    let mut line = |line: String| writeln!(text, "{line}").expect("a string takes all text");
+    if let Some(k) = spec.k {
+        line(format!("k = {k}"));
+    }
+    let [grpc, _http, engine] = PORTS_IN_A_ZONE;
+    for Peer { name, zone, host } in &spec.peers {
+        let address = zone.address(*host);
+        line(format!("[[cluster.peers]]\nnode = \"{name}\"\nzone = \"{}\"", zone.name()));
+        line(format!("address = \"{address}:{grpc}\"\nengine = \"{address}:{engine}\""));
+    }
+    text
+}
+
+/// Links our programs into the node's folder: the checkout may lie where the daemon's and the engine's users cannot go,
+/// the engine's `restore_command` runs `holdfastd` by name, and a node's processes are known by their program.
+fn programs_for_all_users(folder: &Path) -> Result<PathBuf> {
+    let folder = folder.join("bin");
+    fs::create_dir_all(&folder).context("make the node's folder of programs")?;
     for program in ["holdfastd", "holdfast"] {
         let from = installation::own(program)?;
         let to = folder.join(program);

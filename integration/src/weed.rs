@@ -1,4 +1,4 @@
-//! A real S3 server on loopback: SeaweedFS, with signed requests required.
+//! A real S3 server: SeaweedFS, with signed requests required. On loopback, or where all zones reach it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
 
-use crate::process::{Background, command, run};
+use crate::placement::Placement;
+use crate::process::{Background, run};
 use crate::scratch::Scratch;
 use crate::{eventually, installation, ports};
 
@@ -26,6 +27,7 @@ const READY_WITHIN: Duration = Duration::from_secs(60);
 pub struct Weed {
     /// `None` while it is away.
     server: Option<Background>,
+    placement: Placement,
     data: PathBuf,
     ports: [u16; 8],
     endpoint: String,
@@ -34,11 +36,19 @@ pub struct Weed {
 }
 
 impl Weed {
-    /// Starts one and waits until it has stored a first object: it answers long before it can.
+    /// Starts one on loopback and waits until it has stored a first object: it answers long before it can.
     ///
     /// # Errors
     /// It is not installed, does not start, or is not ready in time.
     pub async fn start(scratch: &Scratch) -> Result<Self> {
+        Self::start_at(scratch, Placement::Loopback).await
+    }
+
+    /// Starts one somewhere else in the same way.
+    ///
+    /// # Errors
+    /// It is not installed, does not start, or is not ready in time.
+    pub async fn start_at(scratch: &Scratch, placement: Placement) -> Result<Self> {
         let data = scratch.folder("weed")?;
         fs::write(identities(&data), identities_json()).context("write the server's identities")?;
         let credentials = scratch.path().join("s3.toml");
@@ -46,8 +56,9 @@ impl Weed {
         fs::write(&credentials, keys).context("write the credentials")?;
 
         let ports: [u16; 8] = ports::free()?;
-        let endpoint = format!("http://127.0.0.1:{}", ports[0]);
-        let mut weed = Self { server: None, data, ports, endpoint, credentials, _scratch: scratch.clone() };
+        let endpoint = format!("http://{}:{}", placement.address(), ports[0]);
+        let (server, scratch) = (None, scratch.clone());
+        let mut weed = Self { server, placement, data, ports, endpoint, credentials, _scratch: scratch };
         weed.come_back().await?;
         Ok(weed)
     }
@@ -62,7 +73,7 @@ impl Weed {
     /// # Errors
     /// It does not start, or is not ready in time.
     pub async fn come_back(&mut self) -> Result<()> {
-        self.server = Some(launch(&self.data, self.ports)?);
+        self.server = Some(launch(&self.placement, &self.data, self.ports)?);
         eventually("an S3 server that stores an object", READY_WITHIN, async || {
             self.running_mut()?.still_runs()?;
             self.store_probe()
@@ -150,7 +161,7 @@ impl Weed {
 
     /// A signed request for what comes behind the bucket in the URL.
     fn request(&self, what: &str) -> Command {
-        let mut curl = command("curl");
+        let mut curl = self.placement.command("curl");
         curl.args(["--silent", "--show-error", "--max-time", "5", "--user"]);
         curl.arg(format!("{ACCESS_KEY}:{SECRET_KEY}"));
         curl.arg("--aws-sigv4").arg(format!("aws:amz:{REGION}:s3"));
@@ -163,16 +174,12 @@ fn identities(data: &Path) -> PathBuf {
     data.join("identities.json")
 }
 
-fn launch(data: &Path, ports: [u16; 8]) -> Result<Background> {
+fn launch(placement: &Placement, data: &Path, ports: [u16; 8]) -> Result<Background> {
     let [s3, s3_grpc, master, master_grpc, volume, volume_grpc, filer, filer_grpc] = ports;
-    let mut server = command(installation::weed()?);
-    server.args([
-        "-logtostderr=true",
-        "server",
-        "-ip=127.0.0.1",
-        "-ip.bind=127.0.0.1",
-        "-master.telemetry=false",
-    ]);
+    let mut server = placement.command(installation::weed()?);
+    server.args(["-logtostderr=true", "server", "-master.telemetry=false"]);
+    let address = placement.address();
+    server.arg(format!("-ip={address}")).arg(format!("-ip.bind={address}"));
     // Small volumes, else it grows several of 30 GB at once.
     server.args([
         "-master.volumeSizeLimitMB=1024",

@@ -5,6 +5,9 @@
 //! put inside by `nsenter` and not by `ip netns exec`, which would give each a mount namespace of its own: what it mounts
 //! there nobody else sees.
 //!
+//! What all zones share, object storage say, runs where the bridge is, at an address of the bridge itself: cuts are between
+//! zones and never reach it.
+//!
 //! * [`cut`]: links that let nothing through, or only some of it.
 //! * [`door`]: a port on loopback out here that leads to an address in there.
 //!
@@ -80,6 +83,9 @@ pub struct Zones {
 }
 
 impl Zones {
+    /// The address that every zone reaches whatever is cut.
+    pub const REGION: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+
     /// Makes them, all reaching one another.
     ///
     /// # Errors
@@ -89,6 +95,8 @@ impl Zones {
         let switch = zones.switch();
         make_namespace(&switch)?;
         ip(&switch, &["link", "add", BRIDGE, "type", "bridge"])?;
+        ip(&switch, &["link", "set", "lo", "up"])?;
+        ip(&switch, &["address", "add", &format!("{}/16", Self::REGION), "dev", BRIDGE])?;
         ip(&switch, &["link", "set", BRIDGE, "up"])?;
         for zone in Zone::ALL {
             zones.join(zone)?;
@@ -116,6 +124,12 @@ impl Zones {
     #[must_use]
     pub fn command(&self, zone: Zone, program: impl AsRef<OsStr>) -> Command {
         command_inside(&self.namespace(zone), program)
+    }
+
+    /// A command to fill in that runs beside the zones, at [`Self::REGION`]. Its process is the program's own.
+    #[must_use]
+    pub fn region_command(&self, program: impl AsRef<OsStr>) -> Command {
+        command_inside(&self.switch(), program)
     }
 
     /// Calls `what` on a thread of its own in `zone` and waits for it. Sockets made there stay there.

@@ -27,12 +27,8 @@ impl Stage {
     /// A node on `medium`, bootstrapped, with the clients' database.
     pub(super) async fn serving(scratch: &Scratch, medium: Medium, postgres: u32) -> Result<Self> {
         let store = Weed::start(scratch).await?;
-        let spec = NodeSpec {
-            name: "n1".to_owned(),
-            disks: Disks::Block(vec![medium.disk().path().to_owned()]),
-            when_all_lost: "restore",
-            engine: installation::postgres(postgres)?,
-        };
+        let disks = Disks::Block(vec![medium.disk().path().to_owned()]);
+        let spec = NodeSpec::alone("n1", disks, "restore", installation::postgres(postgres)?);
         let node = Node::lay_out(scratch, &spec, &store)?;
         if let Some(filesystem) = medium.filesystem() {
             node.configure("volume", &format!("filesystem = {filesystem:?}"))?;

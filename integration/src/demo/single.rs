@@ -192,12 +192,8 @@ async fn set_stage(narrator: &mut Narrator, options: &Options) -> Result<Stage> 
     } else {
         format!("disks: {paths:?}")
     });
-    let spec = NodeSpec {
-        name: "n1".to_owned(),
-        disks: if paths.is_empty() { Disks::Directory } else { Disks::Block(paths) },
-        when_all_lost: "restore",
-        engine: installation::postgres(options.postgres)?,
-    };
+    let used = if paths.is_empty() { Disks::Directory } else { Disks::Block(paths) };
+    let spec = NodeSpec::alone("n1", used, "restore", installation::postgres(options.postgres)?);
     let node = Node::lay_out(&scratch, &spec, &store)?;
     let daemon = Daemon::start(&node).await?;
     daemon.logs().wait_for("run 'holdfastd bootstrap'", OPENS_WITHIN).await?;

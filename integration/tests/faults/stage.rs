@@ -41,12 +41,7 @@ impl Stage {
     pub(crate) async fn over(scratch: &Scratch, disks: Vec<LoopDisk>, first: &[&LoopDisk]) -> Result<Self> {
         let store = Weed::start(scratch).await?;
         let all = first.iter().copied().chain(&disks).map(|disk| disk.path().to_owned()).collect();
-        let spec = NodeSpec {
-            name: "n1".to_owned(),
-            disks: Disks::Block(all),
-            when_all_lost: "restore",
-            engine: installation::postgres(15)?,
-        };
+        let spec = NodeSpec::alone("n1", Disks::Block(all), "restore", installation::postgres(15)?);
         let node = Node::lay_out(scratch, &spec, &store)?;
         Ok(Self { store, disks, node })
     }

@@ -68,7 +68,7 @@ async fn stall(stage: &Stage, stalling: &StallingDisk) -> Result<()> {
 async fn answers_throughout(agent: &Daemon, time: Duration) -> Result<()> {
     throughout(time, async || {
         let asked = Instant::now();
-        let (status, _body) = http_get(agent.node().http, "/livez").await?;
+        let (status, _body) = http_get(agent.node(), "/livez").await?;
         ensure!(status == 200, "/livez answers {status}");
         agent.holdfast(&["status"]).context("ask over gRPC")?;
         ensure!(asked.elapsed() < Duration::from_secs(2), "answers took {:?}", asked.elapsed());

@@ -155,11 +155,7 @@ pub(crate) fn lay_out(
     disks: &[LoopDisk],
     when_all_lost: &'static str,
 ) -> Result<Node> {
-    let spec = NodeSpec {
-        name: name.to_owned(),
-        disks: Disks::Block(disks.iter().map(|disk| disk.path().to_owned()).collect()),
-        when_all_lost,
-        engine: installation::postgres(15)?,
-    };
+    let disks = Disks::Block(disks.iter().map(|disk| disk.path().to_owned()).collect());
+    let spec = NodeSpec::alone(name, disks, when_all_lost, installation::postgres(15)?);
     Node::lay_out(scratch, &spec, store)
 }

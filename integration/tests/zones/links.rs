@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use holdfast_integration::process::{command, run};
+use holdfast_integration::process::{Background, command, run};
 use holdfast_integration::zones::{Cut, Door, Zone, Zones};
 use holdfast_integration::{Scratch, eventually};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -72,6 +72,26 @@ async fn two_zones_that_are_cut_from_each_other_both_reach_the_third_as_root() -
     // Replaced as a whole: what was cut before and is not named any more has healed.
     zones.impose(&[Cut::Between(Zone::B, Zone::C)])?;
     exactly(&zones, |from, to| from == Zone::A || to == Zone::A).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_all_zones_share_is_reached_whatever_is_cut_as_root() -> Result<()> {
+    let scratch = Scratch::new()?;
+    let (zones, _servers) = zones_with_servers(&scratch)?;
+    let shared = SocketAddrV4::new(Zones::REGION, PORT);
+    let mut server = zones.region_command("haproxy");
+    let config = scratch.path().join("haproxy.cfg");
+    fs::write(&config, format!("defaults\nmode http\ntimeout client 1s\nlisten shared\nbind {shared}\n"))?;
+    let _running = Background::start(server.arg("-db").arg("-f").arg(&config), &scratch.path().join("log"))?;
+    eventually("a server beside the zones", SOON, async || zones.connect(Zone::A, shared, SOON)).await?;
+
+    let everything = Zone::ALL.map(Cut::Off);
+    zones.impose(&everything)?;
+    exactly(&zones, |_, _| false).await?;
+    for zone in Zone::ALL {
+        zones.connect(zone, shared, SOON)?;
+    }
+    Ok(())
 }
 
 fn datagrams(zones: &Zones, zone: Zone) -> Result<UdpSocket> {
