@@ -13,10 +13,6 @@ use crate::api::control::{
 };
 use crate::reconcile::Node;
 
-fn not_joined() -> CallError {
-    CallError::Unavailable { what: "coordination", why: "not joined yet".to_owned() }
-}
-
 impl Node {
     /// Every rule in this member's log, oldest first.
     pub(super) async fn own_rules(&self) -> Result<Vec<Rule>, CallError> {
@@ -66,17 +62,17 @@ impl Node {
     }
 
     /// Coordinates a failover.
-    pub(super) async fn begin_failover(&self, _request: Failover) -> Result<Operation, CallError> {
-        Err(not_joined())
+    pub(super) async fn begin_failover(&self, request: Failover) -> Result<Operation, CallError> {
+        self.coordinate_failover(request).await
     }
 
     /// Coordinates a switchover.
-    pub(super) async fn begin_switchover(&self, _request: Switchover) -> Result<Operation, CallError> {
-        Err(not_joined())
+    pub(super) async fn begin_switchover(&self, request: Switchover) -> Result<Operation, CallError> {
+        self.coordinate_switchover(request).await
     }
 
     /// Coordinates a change of who votes.
-    pub(super) async fn begin_change(&self, _request: ChangeMember) -> Result<Operation, CallError> {
-        Err(not_joined())
+    pub(super) async fn begin_change(&self, request: ChangeMember) -> Result<Operation, CallError> {
+        self.coordinate_change(request).await
     }
 }

@@ -6,6 +6,7 @@
 //! On SIGTERM the loops end; the engine, its gate and the mount stay as they are, for the next daemon to adopt.
 
 mod control;
+mod coordinate;
 mod engine_tls;
 mod members;
 pub mod places;

@@ -1,6 +1,7 @@
 //! The other nodes of the cluster: asked about twice a second, which is also how it is noticed that one is gone.
 //!
 //! * [`client`]: calls to one of them. `dial`: a connection to it, once it has proven who it is.
+//! * [`members`]: a coordinator's requests to all members.
 //!
 //! Invariants, each a test below:
 //! * `a_peer_that_falls_silent_keeps_what_it_said_and_grows_old`.
@@ -10,6 +11,7 @@
 
 pub mod client;
 mod dial;
+pub mod members;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -50,14 +52,14 @@ struct Known {
 /// The peers, and what they last said.
 #[derive(Debug, Clone)]
 pub struct Peers {
-    clients: Arc<BTreeMap<NodeName, PeerClient>>,
+    clients: Arc<BTreeMap<NodeName, Arc<PeerClient>>>,
     known: watch::Receiver<BTreeMap<NodeName, Known>>,
 }
 
 /// Asks all peers until it is told to stop.
 #[derive(Debug)]
 pub struct Polling {
-    clients: Arc<BTreeMap<NodeName, PeerClient>>,
+    clients: Arc<BTreeMap<NodeName, Arc<PeerClient>>>,
     known: watch::Sender<BTreeMap<NodeName, Known>>,
     clock: Clock,
 }
@@ -79,11 +81,16 @@ impl Peers {
         let client = |peer: &PeerConfig| {
             let PeerConfig { node, zone, address, .. } = peer.clone();
             let address = PeerAddress { cluster: cluster.clone(), node: node.clone(), zone, address };
-            (node, PeerClient::new(address, files.clone(), Deadlines::default()))
+            (node, Arc::new(PeerClient::new(address, files.clone(), Deadlines::default())))
         };
         let clients: BTreeMap<_, _> = peers.iter().map(client).collect();
         let clients = Arc::new(clients);
         (Self { clients: Arc::clone(&clients), known }, Polling { clients, known: send, clock })
+    }
+
+    /// A line to each peer.
+    pub fn lines(&self) -> impl Iterator<Item = Arc<PeerClient>> + '_ {
+        self.clients.values().cloned()
     }
 
     /// Every peer as it looks at `now`.
