@@ -3,6 +3,7 @@
 //! Invariants, each a test in `tests`:
 //! * `a_member_is_named_only_after_it_caught_up` (I8).
 //! * `a_removed_member_is_expelled_before_the_rule_without_it_is_written`.
+//! * `a_change_ends_with_a_rule_that_says_the_same_again`.
 //! * `a_change_that_was_cut_off_goes_on_from_what_is` (in `replication`).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -51,6 +52,10 @@ struct InForce {
 #[derive(Debug)]
 struct Changing {
     what: Change,
+    /// Whether the rule was changed, and is now written once more as it is. Whoever is promoted takes the newest rule in its
+    /// log and the one before for open: as long as those differ, its marker needs acks of members that one of them names and
+    /// the other does not, who may be the very ones that are lost.
+    confirms: bool,
     underway: Underway,
     /// What is, or is next to be, in force. At first, and whenever nothing is known, what satisfies both rules.
     quorum: AckQuorum,
@@ -255,7 +260,9 @@ impl<E: Engine> GateLoop<E> {
         if self.writer.changing.is_none() {
             let Some(what) = &orders.change else { return Ok(()) };
             match self.begin_change(what, report) {
-                Ok(changing) => self.writer.changing = Some(changing),
+                Ok(Some(changing)) => self.writer.changing = Some(changing),
+                // The order is older than the rule.
+                Ok(None) => return Ok(()),
                 Err(why) => {
                     tell_change(report, Some(why));
                     return Ok(());
@@ -276,10 +283,18 @@ impl<E: Engine> GateLoop<E> {
         Ok(())
     }
 
-    fn begin_change(&self, what: &Change, report: &GateReport) -> Result<Changing, String> {
+    fn begin_change(&self, what: &Change, report: &GateReport) -> Result<Option<Changing>, String> {
         let (Some(from), Some(status)) = (&report.rule, &report.engine) else {
             return Err("the rule in force is not known yet".to_owned());
         };
+        let done = match what {
+            Change::Add(voter) => from.voters.contains(voter),
+            Change::Remove(member) => from.voters.iter().all(|voter| voter.member != *member),
+            Change::SetK(k) => from.k == *k,
+        };
+        if done {
+            return Ok(None);
+        }
         if let Change::Add(voter) = what {
             match self.writer.catch_up.get(&voter.member) {
                 Some(CatchUp::Ready { .. }) => {}
@@ -295,7 +310,8 @@ impl<E: Engine> GateLoop<E> {
         info!(from = %from.id, to = %to.id, change = describe(what), "changing the rule");
         let underway = Underway { from: from.clone(), to };
         let quorum = AckQuorum::of_open(&underway.to, std::slice::from_ref(&underway.from));
-        Ok(Changing { what: what.clone(), underway, quorum, proven: false, marker: None })
+        let what = what.clone();
+        Ok(Some(Changing { what, confirms: false, underway, quorum, proven: false, marker: None }))
     }
 
     /// One step; whether the next one has to wait.
@@ -327,8 +343,10 @@ impl<E: Engine> GateLoop<E> {
             Step::Wait => Ok(true),
             Step::Done => {
                 info!(rule = %changing.underway.to.id, "rule in force");
-                self.writer.changing = None;
-                Ok(true)
+                let start =
+                    report.engine.as_ref().map_or(changing.underway.to.start, |status| status.flushed);
+                self.writer.changing = changing.confirmation(start);
+                Ok(self.writer.changing.is_none())
             }
         }
     }
@@ -368,6 +386,20 @@ impl<E: Engine> GateLoop<E> {
             return Err(EngineError::Order("drain: clients are ending"));
         }
         Ok(self.engine.flushed().await?.local)
+    }
+}
+
+impl Changing {
+    /// The same rule again, after one that changed something.
+    fn confirmation(&self, start: Lsn) -> Option<Self> {
+        if self.confirms {
+            return None;
+        }
+        let from = self.underway.to.clone();
+        let to = change::resumed(&from, start).ok()?;
+        let (quorum, what) = (AckQuorum::of(&to), self.what.clone());
+        let underway = Underway { from, to };
+        Some(Self { what, confirms: true, underway, quorum, proven: self.proven, marker: None })
     }
 }
 

@@ -135,7 +135,9 @@ impl Reconciler {
         }
     }
 
-    async fn stop_engine(&self) {
+    async fn stop_engine(&mut self) {
+        // It asks the engine, and another reign may begin while that is away.
+        self.shipping.stop();
         let healthy = self.volume.disk().is_some_and(|disk| disk.health.is_healthy());
         let alone = self.node.gate.borrow().rule.as_ref().is_some_and(|rule| rule.k == 0);
         self.node.engine.stop(if healthy && alone { StopBy::Fast } else { StopBy::Immediate }).await;

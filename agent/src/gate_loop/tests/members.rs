@@ -48,8 +48,16 @@ async fn a_member_is_named_only_after_it_caught_up() {
     attached(&mut world, &named("b", 1), FAR);
     world.settle(&orders).await;
     let rule = world.gate.engine.rules.last().cloned().unwrap();
-    assert_eq!((rule.id.version, rule.voters.len()), (2, 2));
+    assert_eq!((rule.id.version, rule.voters.len()), (3, 2));
     assert_eq!(world.settle(&super::orders()).await, OPEN);
+}
+
+#[tokio::test]
+async fn a_change_ends_with_a_rule_that_says_the_same_again() {
+    let world = with_a_voter().await;
+    let rules = &world.gate.engine.rules;
+    let said: Vec<(usize, u32)> = rules.iter().map(|rule| (rule.voters.len(), rule.k)).collect();
+    assert_eq!(said, [(1, 0), (2, 0), (2, 0), (2, 1), (2, 1)]);
 }
 
 /// An open primary with voter `b` and k = 1.
