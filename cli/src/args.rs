@@ -248,8 +248,11 @@ pub struct IssueArgs {
     /// Names and addresses that the node is reached by, besides its name and this machine's loopback
     #[arg(long, requires = "node", value_delimiter = ',')]
     pub address: Vec<String>,
+    /// The node may not coordinate: it can still be recruited and promoted, but recruits and promotes nobody
+    #[arg(long, requires = "node")]
+    pub no_promote: bool,
     /// A person or program
-    #[arg(long, conflicts_with_all = ["zone", "address"])]
+    #[arg(long, conflicts_with_all = ["zone", "address", "no_promote"])]
     pub user: Option<NodeName>,
     /// What the person may do: observe, operate, promote, restore, destroy; none includes another
     #[arg(long, requires = "user", value_delimiter = ',', default_values = ["observe"])]

@@ -6,10 +6,14 @@ mod fake;
 
 use std::os::unix::fs::PermissionsExt as _;
 
+use clap::Parser as _;
 use fake::Authority;
 use holdfast_agent::tls::Reloader;
 use holdfast_agent::tls::peer::identify;
+use holdfast_cli::args::Cli;
 use holdfast_cli::certs::{CertFiles, CertsError, Issue, init, issue};
+use holdfast_cli::output::Output;
+use holdfast_cli::run::run;
 use holdfast_model::NodeName;
 use holdfast_proto::identity::{Caller, Identity, Role};
 use rustls::pki_types::CertificateDer;
@@ -31,6 +35,8 @@ fn an_issued_certificate_names_whom_it_was_issued_for() {
     let authority = Authority::of("orders");
     let node = named(&authority.node("n1"));
     assert_eq!(node.to_string(), "holdfast://orders/node/eu-1a/n1");
+    let coordinator = named(&authority.coordinator("n2"));
+    assert_eq!(coordinator.to_string(), "holdfast://orders/node/eu-1a/n2?roles=promote");
     let person = named(&authority.user("ops", [Role::Observe, Role::Destroy]));
     assert_eq!(person.to_string(), "holdfast://orders/user/ops?roles=observe,destroy");
 }
@@ -75,6 +81,30 @@ fn a_person_cannot_pose_as_a_node() {
 }
 
 #[test]
+fn a_node_that_may_coordinate_is_the_same_node() {
+    let authority = Authority::of("orders");
+    let own: Identity = "holdfast://orders/node/eu-1a/n1".parse().unwrap();
+    Reloader::start(authority.tls(&authority.coordinator("n1")), own.clone()).unwrap();
+    let other = authority.tls(&authority.coordinator("n2"));
+    Reloader::start(other, own).unwrap_err();
+}
+
+#[tokio::test]
+async fn a_node_may_coordinate_unless_it_is_said_otherwise() {
+    let authority = Authority::of("orders");
+    for (node, more, uri) in [
+        ("n1", None, "holdfast://orders/node/a/n1?roles=promote"),
+        ("n2", Some("--no-promote"), "holdfast://orders/node/a/n2"),
+    ] {
+        let dir = authority.path().to_str().unwrap();
+        let line = ["holdfast", "certs", "issue", "--dir", dir, "--node", node, "--zone", "a"];
+        let cli = Cli::try_parse_from(line.into_iter().chain(more)).unwrap();
+        run(cli, &mut Output::to(Box::new(std::io::sink()), false)).await.unwrap();
+        assert_eq!(named(&CertFiles::of(authority.path(), node)).to_string(), uri);
+    }
+}
+
+#[test]
 fn a_persons_common_name_is_no_nodes_name() {
     let authority = Authority::of("orders");
     assert_eq!(common_name(&authority.node("n1")), "n1");
@@ -85,7 +115,7 @@ fn a_persons_common_name_is_no_nodes_name() {
 #[test]
 fn an_address_that_is_neither_name_nor_number_is_refused() {
     let authority = Authority::of("orders");
-    let caller = Caller::Node { zone: "a".parse().unwrap(), node: "n1".parse().unwrap() };
+    let caller = Caller::Node { zone: "a".parse().unwrap(), node: "n1".parse().unwrap(), promote: true };
     let wrong = Issue { caller, addresses: vec!["n 1".to_owned()], days: 1 };
     assert!(matches!(issue(authority.path(), wrong), Err(CertsError::Address(address)) if address == "n 1"));
     assert!(!CertFiles::of(authority.path(), "n1").key.exists(), "nothing is left behind");

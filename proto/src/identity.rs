@@ -1,6 +1,6 @@
 //! Who a certificate says the caller is: the one URI in its subject alternative names with scheme `holdfast`.
 //!
-//! * a node: `holdfast://<cluster>/node/<zone>/<node>`
+//! * a node: `holdfast://<cluster>/node/<zone>/<node>`, with `?roles=promote` when it may coordinate
 //! * a person or program: `holdfast://<cluster>/user/<name>?roles=observe,operate`
 //!
 //! The incarnation is not in it: that changes by itself, and travels in each message.
@@ -9,6 +9,7 @@
 //! * `identities_survive_their_uri`.
 //! * `an_unknown_role_refuses_the_whole_uri`: a misspelt role must not pass for fewer rights than were meant.
 //! * `roles_do_not_imply_one_another`.
+//! * `a_node_may_observe_and_at_most_promote`.
 //!
 //! Not here: which role a call needs (`agent::api::authorise`), reading certificates (`agent::tls::peer`).
 
@@ -25,7 +26,7 @@ pub enum Role {
     Observe,
     /// Start and stop the engine, take backups.
     Operate,
-    /// Decide who may write: bootstrap, later switchover and failover.
+    /// Decide who may write: bootstrap, failover, switchover, who votes.
     Promote,
     /// Rebuild a node from the repository.
     Restore,
@@ -75,6 +76,8 @@ pub enum Caller {
         zone: Zone,
         /// Which.
         node: NodeName,
+        /// Whether it may coordinate: recruit, promote and the like, of members only (`agent::api::authorise`).
+        promote: bool,
     },
     /// A person or program.
     User {
@@ -99,7 +102,7 @@ pub struct Identity {
 pub enum ParseIdentityError {
     /// Another shape.
     #[error(
-        "identity {0:?} is not valid: use holdfast://<cluster>/node/<zone>/<node> or \
+        "identity {0:?} is not valid: use holdfast://<cluster>/node/<zone>/<node>, with ?roles=promote or without, or \
          holdfast://<cluster>/user/<name>?roles=<role>,.."
     )]
     Shape(String),
@@ -114,18 +117,34 @@ pub enum ParseIdentityError {
 /// How every identity begins.
 pub const SCHEME: &str = "holdfast://";
 
+/// The only roles that a node's identity can list.
+const NODE_ROLES: &str = "roles=promote";
+
 impl Identity {
-    /// A node of `cluster`.
+    /// A node of `cluster` that may only observe.
     #[must_use]
     pub const fn node(cluster: ClusterName, zone: Zone, node: NodeName) -> Self {
-        Self { cluster, caller: Caller::Node { zone, node } }
+        Self { cluster, caller: Caller::Node { zone, node, promote: false } }
+    }
+
+    /// Whether both name the same node or the same person, whatever either may do.
+    #[must_use]
+    pub fn names_the_same_as(&self, other: &Self) -> bool {
+        let same = match (&self.caller, &other.caller) {
+            (Caller::Node { zone, node, .. }, Caller::Node { zone: at, node: also, .. }) => {
+                (zone, node) == (at, also)
+            }
+            (Caller::User { name, .. }, Caller::User { name: also, .. }) => name == also,
+            (Caller::Node { .. }, Caller::User { .. }) | (Caller::User { .. }, Caller::Node { .. }) => false,
+        };
+        same && self.cluster == other.cluster
     }
 
     /// Whether this caller may make calls that need `role`.
     #[must_use]
     pub fn has(&self, role: Role) -> bool {
         match &self.caller {
-            Caller::Node { .. } => role == Role::Observe,
+            Caller::Node { promote, .. } => role == Role::Observe || (role == Role::Promote && *promote),
             Caller::User { roles, .. } => roles.contains(&role),
         }
     }
@@ -142,8 +161,9 @@ impl FromStr for Identity {
         };
         let parts: Vec<&str> = path.split('/').collect();
         let (cluster, caller) = match (parts.as_slice(), query) {
-            ([cluster, "node", zone, node], None) => {
-                (cluster, Caller::Node { zone: zone.parse()?, node: node.parse()? })
+            ([cluster, "node", zone, node], None | Some(NODE_ROLES)) => {
+                let (zone, node) = (zone.parse()?, node.parse()?);
+                (cluster, Caller::Node { zone, node, promote: query.is_some() })
             }
             ([cluster, "user", name], query) => {
                 let roles = match query {
@@ -166,7 +186,10 @@ impl FromStr for Identity {
 impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.caller {
-            Caller::Node { zone, node } => write!(f, "{SCHEME}{}/node/{zone}/{node}", self.cluster),
+            Caller::Node { zone, node, promote } => {
+                write!(f, "{SCHEME}{}/node/{zone}/{node}", self.cluster)?;
+                if *promote { write!(f, "?{NODE_ROLES}") } else { Ok(()) }
+            }
             Caller::User { name, roles } => {
                 write!(f, "{SCHEME}{}/user/{name}", self.cluster)?;
                 let words: Vec<&str> = roles.iter().map(|role| role.word()).collect();
@@ -202,10 +225,28 @@ mod tests {
     }
 
     #[test]
-    fn a_node_may_only_observe() {
+    fn a_node_may_observe_and_at_most_promote() {
         let node: Identity = "holdfast://orders/node/eu-1a/n1".parse().unwrap();
+        let coordinator: Identity = "holdfast://orders/node/eu-1a/n1?roles=promote".parse().unwrap();
         for role in Role::ALL {
             assert_eq!(node.has(role), role == Role::Observe);
+            assert_eq!(coordinator.has(role), matches!(role, Role::Observe | Role::Promote));
+        }
+    }
+
+    #[test]
+    fn a_name_is_the_same_whatever_it_may_do() {
+        let node = |uri: &str| uri.parse::<Identity>().unwrap();
+        let own = node("holdfast://orders/node/eu-1a/n1");
+        assert!(own.names_the_same_as(&node("holdfast://orders/node/eu-1a/n1?roles=promote")));
+        assert!(user([]).names_the_same_as(&user([Role::Destroy])));
+        for other in [
+            "holdfast://billing/node/eu-1a/n1",
+            "holdfast://orders/node/eu-1b/n1",
+            "holdfast://orders/node/eu-1a/n2",
+            "holdfast://orders/user/n1?roles=promote",
+        ] {
+            assert!(!own.names_the_same_as(&node(other)), "{other}");
         }
     }
 
@@ -217,6 +258,9 @@ mod tests {
             "holdfast://orders",
             "holdfast://orders/n1",
             "holdfast://orders/node/a/n1?roles=destroy",
+            "holdfast://orders/node/a/n1?roles=observe,promote",
+            "holdfast://orders/node/a/n1?roles=",
+            "holdfast://orders/node/a/n1?",
             "holdfast://orders/node/a/n1/x",
             "holdfast://orders/user/ops?role=observe",
             "holdfast://orders/user/ops?roles=",
@@ -232,11 +276,13 @@ mod tests {
             name in "[a-z0-9][a-z0-9-]{0,29}",
             zone in "[A-Za-z0-9._-]{1,63}",
             roles in proptest::sample::subsequence(Role::ALL.to_vec(), 0..=5),
+            promote: bool,
         ) {
             let person = user(roles);
             prop_assert_eq!(person.to_string().parse::<Identity>().unwrap(), person);
-            let node =
-                Identity::node(name.parse().unwrap(), zone.parse().unwrap(), name.parse().unwrap());
+            let (zone, node) = (zone.parse().unwrap(), name.parse().unwrap());
+            let caller = Caller::Node { zone, node, promote };
+            let node = Identity { cluster: name.parse().unwrap(), caller };
             prop_assert_eq!(node.to_string().parse::<Identity>().unwrap(), node);
         }
 

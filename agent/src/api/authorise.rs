@@ -5,6 +5,7 @@
 //!   until somebody gives it a role.
 //! * `each_role_opens_exactly_its_rows`.
 //! * `a_caller_of_another_cluster_is_refused`.
+//! * `a_node_coordinates_members_and_begins_nothing_else`.
 //!
 //! Not here: whether a permitted call makes sense now ([`super::target`], the daemon).
 
@@ -13,7 +14,7 @@ use std::task::{Context, Poll};
 
 use futures::future::{Either, Ready, ready};
 use holdfast_model::ClusterName;
-use holdfast_proto::identity::{Identity, Role};
+use holdfast_proto::identity::{Caller, Identity, Role};
 use holdfast_proto::refusal::{Reason, Refusal};
 use tonic::Status;
 use tonic::body::Body;
@@ -22,8 +23,11 @@ use tracing::{info, warn};
 
 use crate::tls::Peer;
 
+/// What members ask of one another: all that the role `promote` of a node opens.
+const MEMBERS: &str = "holdfast.v1.MemberService";
+
 /// Which role opens which path. The last part of a row is a method, or `*` for a whole service.
-const TABLE: [(&str, &str, Role); 18] = [
+const TABLE: [(&str, &str, Role); 30] = [
     ("holdfast.v1.NodeService", "*", Role::Observe),
     ("holdfast.v1.OperationService", "*", Role::Observe),
     ("holdfast.v1.VolumeService", "PlanVolume", Role::Observe),
@@ -38,6 +42,18 @@ const TABLE: [(&str, &str, Role); 18] = [
     ("holdfast.v1.BackupService", "ListBackups", Role::Observe),
     ("holdfast.v1.BackupService", "ShowBackup", Role::Observe),
     ("holdfast.v1.BackupService", "GetLog", Role::Observe),
+    (MEMBERS, "GetRules", Role::Observe),
+    (MEMBERS, "AskVote", Role::Observe),
+    (MEMBERS, "AskNear", Role::Observe),
+    (MEMBERS, "Recruit", Role::Promote),
+    (MEMBERS, "Promote", Role::Promote),
+    (MEMBERS, "Follow", Role::Promote),
+    (MEMBERS, "Close", Role::Promote),
+    (MEMBERS, "AwaitPosition", Role::Promote),
+    (MEMBERS, "Reopen", Role::Promote),
+    ("holdfast.v1.ClusterService", "Failover", Role::Promote),
+    ("holdfast.v1.ClusterService", "Switchover", Role::Promote),
+    ("holdfast.v1.ClusterService", "ChangeMember", Role::Promote),
     ("grpc.health.v1.Health", "Check", Role::Observe),
     ("grpc.health.v1.Health", "Watch", Role::Observe),
     ("grpc.reflection.v1.ServerReflection", "ServerReflectionInfo", Role::Observe),
@@ -83,14 +99,31 @@ pub fn judge<'a>(
             "use a method of holdfast.v1 of this version",
         )
     })?;
-    if identity.has(role) {
-        Ok((identity, role))
-    } else {
-        Err(Refusal::new(
+    if !identity.has(role) {
+        return Err(Refusal::new(
             Reason::RoleMissing,
             format!("{identity} lacks role {role}, which {path} needs"),
             format!("use a certificate that was issued with role {role}"),
-        ))
+        ));
+    }
+    if is_node(identity) && role != Role::Observe && service_of(path) != Some(MEMBERS) {
+        return Err(Refusal::new(
+            Reason::RoleMissing,
+            format!("{identity} is a node, whose role {role} is for what members ask of one another"),
+            format!("call {path} with the certificate of a person or program that has role {role}"),
+        ));
+    }
+    Ok((identity, role))
+}
+
+fn service_of(path: &str) -> Option<&str> {
+    path.strip_prefix('/')?.split_once('/').map(|(service, _)| service)
+}
+
+const fn is_node(identity: &Identity) -> bool {
+    match identity.caller {
+        Caller::Node { .. } => true,
+        Caller::User { .. } => false,
     }
 }
 
@@ -230,6 +263,23 @@ mod tests {
                 assert_eq!(admitted, required_role(&path) == Some(role), "{path} with {role}");
             }
         }
+    }
+
+    #[test]
+    fn a_node_coordinates_members_and_begins_nothing_else() {
+        let plain = peer("holdfast://orders/node/eu-1a/n2");
+        let coordinator = peer("holdfast://orders/node/eu-1a/n2?roles=promote");
+        for path in every_path() {
+            let (needed, admitted) = (required_role(&path), |by| judge(&path, Some(by), &cluster()).is_ok());
+            assert_eq!(admitted(&plain), needed == Some(Role::Observe), "{path}");
+            let coordinates = needed == Some(Role::Promote) && path.contains(MEMBERS);
+            assert_eq!(admitted(&coordinator), needed == Some(Role::Observe) || coordinates, "{path}");
+        }
+        assert_eq!(refused("/holdfast.v1.ClusterService/Failover", Some(&coordinator)), Reason::RoleMissing);
+        assert_eq!(
+            refused("/holdfast.v1.LifecycleService/Bootstrap", Some(&coordinator)),
+            Reason::RoleMissing
+        );
     }
 
     #[test]

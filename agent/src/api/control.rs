@@ -8,16 +8,21 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use holdfast_model::status::{NodeView, Operation};
+use holdfast_model::{Lsn, Rule};
 use holdfast_proto::refusal::Refusal;
+use holdfast_replication::choose::Report;
+use holdfast_replication::promise;
 use tokio::sync::watch;
 
 pub use holdfast_proto::refusal::Reason;
 pub use holdfast_proto::reply::{
     Backup, BackupContent, BackupDetail, Blocker, Explanation, LogRange, LogStatus, PlannedDevice,
-    PlannedStep, WipeConsent,
+    PlannedStep, Vote, WipeConsent,
 };
 pub use holdfast_proto::request::{
-    AllowWipe, Bootstrap, FormatVolume, RequestId, Restore, SeenDevice, Target, VerdictKind, WipeVolume,
+    AllowWipe, AskNear, AskVote, AwaitPosition, Bootstrap, ChangeMember, Close, Failover, Follow,
+    FormatVolume, MemberChange, Promote, Recruit, Reopen, RequestId, Restore, SeenDevice, Switchover, Target,
+    VerdictKind, WipeVolume,
 };
 
 /// Why a call had no effect, or none that can be vouched for.
@@ -26,6 +31,9 @@ pub enum CallError {
     /// Not obeyed: says what is missing and what would resolve it. Sent with the code of its reason.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// The member stands by something else. Sent with what that is, so that a coordinator can begin above it.
+    #[error(transparent)]
+    Declined(#[from] promise::Refused),
     /// Something that this needs does not answer now; the same call may be made again. Sent as `UNAVAILABLE`.
     #[error("{what} does not answer now: {why}")]
     Unavailable {
@@ -89,4 +97,43 @@ pub trait Control: Send + Sync + 'static {
 
     /// How far the log is shipped, and what of it the repository holds.
     async fn log_status(&self) -> Result<LogStatus, CallError>;
+
+    /// Every rule in this member's log, oldest first.
+    async fn rules(&self) -> Result<Vec<Rule>, CallError>;
+
+    /// Whether this member misses the primary too.
+    async fn ask_vote(&self, request: AskVote) -> Result<Vote, CallError>;
+
+    /// As the primary: whether the candidate lacks so little that it is sent in an instant.
+    async fn ask_near(&self, request: AskNear) -> Result<bool, CallError>;
+
+    /// Promises the term, stops receiving for certain, and tells how far the log goes with everything applied. Its target's
+    /// term was not compared: [`CallError::Declined`] tells what this member stands by. As for the next two.
+    async fn recruit(&self, request: Recruit) -> Result<Report<Lsn>, CallError>;
+
+    /// Begins the term that was promised, if the certificate holds: answers with its first rule once that is in the log.
+    async fn promote(&self, request: Promote) -> Result<Rule, CallError>;
+
+    /// Receives from the primary of the rule. Answers once that is stored; the view tells what comes of it.
+    async fn follow(&self, request: Follow) -> Result<(), CallError>;
+
+    /// As the primary: keeps clients out, ends what runs, and tells where the log ends. Opens by itself again if nothing is
+    /// heard for a while.
+    async fn close(&self, request: Close) -> Result<Lsn, CallError>;
+
+    /// Answers once this member holds the log up to the position; [`CallError::Unavailable`] when that takes long, and the
+    /// caller asks again.
+    async fn await_position(&self, request: AwaitPosition) -> Result<(), CallError>;
+
+    /// As the primary: lets clients in again after [`Self::close`].
+    async fn reopen(&self, request: Reopen) -> Result<(), CallError>;
+
+    /// Begins to make another member the primary, because the primary is gone; this node coordinates.
+    async fn failover(&self, request: Failover) -> Result<Operation, CallError>;
+
+    /// Begins to make a named node's member the primary; this node coordinates.
+    async fn switchover(&self, request: Switchover) -> Result<Operation, CallError>;
+
+    /// Begins to change who votes; this node coordinates, and the primary changes its rule.
+    async fn change_member(&self, request: ChangeMember) -> Result<Operation, CallError>;
 }

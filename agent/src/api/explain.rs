@@ -6,6 +6,7 @@
 //!
 //! Not here: deciding anything; the agent's own reason comes with the view.
 
+use holdfast_model::peer::Part;
 use holdfast_model::status::{DataView, EngineView, Gate, GateClosed, NodeView, RepositoryView, VolumeView};
 use holdfast_proto::reply::{Blocker, Explanation};
 
@@ -14,10 +15,7 @@ use holdfast_proto::reply::{Blocker, Explanation};
 pub fn explain(view: &NodeView) -> Explanation {
     let blockers = match view.gate {
         Gate::Open { .. } => Vec::new(),
-        Gate::ReadOnly { .. } => vec![blocker(
-            "the volume is nearly full, so clients may only read",
-            "delete data or drop what is not needed; writes open again by themselves",
-        )],
+        Gate::ReadOnly { .. } => read_only(view),
         Gate::Closed { why } => closed(why, view),
     };
     Explanation {
@@ -32,15 +30,37 @@ fn blocker(missing: impl Into<String>, resolve: impl Into<String>) -> Blocker {
     Blocker { missing: missing.into(), resolve: resolve.into() }
 }
 
+/// A primary writes unless its disk fills up; whoever follows lets clients read.
+fn read_only(view: &NodeView) -> Vec<Blocker> {
+    match &view.part {
+        Part::None | Part::Writes { .. } => vec![blocker(
+            "the volume is nearly full, so clients may only read",
+            "delete data or drop what is not needed; writes open again by themselves",
+        )],
+        Part::Follows { .. } | Part::Recruited { .. } | Part::Waits { .. } | Part::Diverged { .. } => {
+            part(view).into_iter().chain([not_primary(view)]).collect()
+        }
+    }
+}
+
+fn not_primary(view: &NodeView) -> Blocker {
+    let primary = view.rule.as_ref().map(|rule| format!(", {}", rule.primary)).unwrap_or_default();
+    blocker(GateClosed::NotPrimary.to_string(), format!("write on the primary of the newest rule{primary}"))
+}
+
 /// The first cause below the gate, from the disk up, then the gate's own reason.
 fn closed(why: GateClosed, view: &NodeView) -> Vec<Blocker> {
-    let below: Vec<Blocker> =
-        volume(&view.volume).or_else(|| data(view)).or_else(|| engine(&view.engine)).into_iter().collect();
+    let below: Vec<Blocker> = volume(&view.volume)
+        .or_else(|| data(view))
+        .or_else(|| engine(&view.engine))
+        .or_else(|| part(view))
+        .into_iter()
+        .collect();
     let resolve = match why {
         GateClosed::Starting => "wait a moment: the agent is looking at the disk and the engine",
         GateClosed::NoEngine if below.is_empty() => "wait: the agent starts the engine by itself",
         GateClosed::NoEngine => "resolve what is named first; the engine then starts by itself",
-        GateClosed::NotPrimary => "write on the primary of the newest rule",
+        GateClosed::NotPrimary => return below.into_iter().chain([not_primary(view)]).collect(),
         GateClosed::PromisedHigher => "finish the failover that this member promised to take part in",
         GateClosed::MarkerNotAcked => "wait for the rule marker to be acked by the voters of the rule",
         GateClosed::DiskUnsafe => "repair or replace the disk; the agent then remounts or restores",
@@ -121,6 +141,32 @@ fn engine(engine: &EngineView) -> Option<Blocker> {
         EngineView::Unkillable { pid } => Some(blocker(
             format!("the engine (pid {pid}) cannot be killed: it waits for a disk that does not answer"),
             "remove or repair the disk, or reboot the machine",
+        )),
+    }
+}
+
+/// Why this member does not take part as it should.
+fn part(view: &NodeView) -> Option<Blocker> {
+    match &view.part {
+        Part::None | Part::Writes { .. } | Part::Follows { streaming: true, .. } => None,
+        Part::Follows { primary, streaming: false } => Some(blocker(
+            format!("{primary} is followed, and its reign is not seen to arrive"),
+            format!("see that node {} serves, and that it can be reached from here", primary.node),
+        )),
+        Part::Recruited { term } => Some(blocker(
+            format!("this member was recruited for term {term} and holds still"),
+            "wait for whoever recruited it; if nobody goes on, 'holdfast failover' begins above that term",
+        )),
+        Part::Waits { why } => Some(blocker(
+            format!("this member receives nothing: {why}"),
+            "resolve that; it then follows by itself",
+        )),
+        Part::Diverged { why } => Some(blocker(
+            format!("the log of this member went another way than the cluster's: {why}"),
+            format!(
+                "wait: it is rebuilt once no rule counts on it; 'holdfast member remove {}' at the primary hurries that",
+                view.node
+            ),
         )),
     }
 }
@@ -241,6 +287,36 @@ pub(crate) mod tests {
             assert!(told.blockers.iter().all(|b| !b.missing.is_empty() && !b.resolve.is_empty()), "{gate}");
             assert!(told.would_stop_writes.is_empty(), "{gate}: writes are stopped already");
         }
+    }
+
+    #[test]
+    fn a_member_that_takes_no_part_says_why() {
+        let primary = Member { node: "n2".parse().unwrap(), incarnation: Incarnation::from_random(8) };
+        let why = "no peer holds a newer rule".to_owned();
+        for (part, named) in [
+            (Part::Waits { why: why.clone() }, why.as_str()),
+            (Part::Diverged { why: why.clone() }, &why),
+            (Part::Recruited { term: Term::FIRST }, "recruited for term 1"),
+            (Part::Follows { primary, streaming: false }, "n2"),
+        ] {
+            let gates = [Gate::Closed { why: GateClosed::NotPrimary }, Gate::ReadOnly { term: Term::FIRST }];
+            for gate in gates {
+                let told = explain(&NodeView { gate, part: part.clone(), ..serving() });
+                let missing: Vec<&str> = told.blockers.iter().map(|b| b.missing.as_str()).collect();
+                assert!(missing[0].contains(named), "{part:?}: {missing:?}");
+                assert_eq!(missing[1], GateClosed::NotPrimary.to_string());
+                assert!(told.blockers[1].resolve.contains("n1."), "names the primary");
+            }
+        }
+    }
+
+    #[test]
+    fn who_follows_is_not_said_to_be_full() {
+        let primary = Member { node: "n2".parse().unwrap(), incarnation: Incarnation::from_random(8) };
+        let part = Part::Follows { primary, streaming: true };
+        let told = explain(&NodeView { gate: Gate::ReadOnly { term: Term::FIRST }, part, ..serving() });
+        assert_eq!(told.blockers.len(), 1);
+        assert_eq!(told.blockers[0].missing, GateClosed::NotPrimary.to_string());
     }
 
     #[test]

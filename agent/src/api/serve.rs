@@ -8,7 +8,9 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use holdfast_model::ClusterName;
 use holdfast_proto::v1::backup_service_server::BackupServiceServer;
+use holdfast_proto::v1::cluster_service_server::ClusterServiceServer;
 use holdfast_proto::v1::lifecycle_service_server::LifecycleServiceServer;
+use holdfast_proto::v1::member_service_server::MemberServiceServer;
 use holdfast_proto::v1::node_service_server::NodeServiceServer;
 use holdfast_proto::v1::operation_service_server::OperationServiceServer;
 use holdfast_proto::v1::volume_service_server::VolumeServiceServer;
@@ -123,7 +125,9 @@ fn routes<C: Control>(services: Services<C>) -> Result<Routes, tonic_reflection:
         .add_service(OperationServiceServer::new(services.clone()))
         .add_service(VolumeServiceServer::new(services.clone()))
         .add_service(LifecycleServiceServer::new(services.clone()))
-        .add_service(BackupServiceServer::new(services))
+        .add_service(BackupServiceServer::new(services.clone()))
+        .add_service(MemberServiceServer::new(services.clone()))
+        .add_service(ClusterServiceServer::new(services))
         .add_service(described().build_v1()?)
         .add_service(described().build_v1alpha()?))
 }

@@ -4,6 +4,7 @@
 //! * `a_call_for_another_cluster_node_or_volume_is_refused`.
 //! * `a_call_from_an_older_reign_is_refused`.
 //! * `a_caller_may_know_a_newer_reign_than_the_node`: a node whose engine is stopped has read no rule yet.
+//! * `a_call_with_a_term_of_its_own_is_judged_by_the_member`.
 //!
 //! Not here: promises (a call that names a term does not make one), who may call ([`super::authorise`]).
 
@@ -17,6 +18,16 @@ use holdfast_proto::request::Target;
 /// # Errors
 /// [`Reason::WrongTarget`], [`Reason::NoVolume`] or [`Reason::StaleTerm`], naming both sides.
 pub fn check(target: &Target, view: &NodeView) -> Result<(), Refusal> {
+    check_member(target, view)?;
+    check_term(target.term, view.rule.as_ref().map(|rule| rule.id.term))
+}
+
+/// Compares all of `target` but its term with `view`: for calls that name a term of their own, which the member judges by
+/// its promise and its log. Only that answer tells a coordinator which term to begin above.
+///
+/// # Errors
+/// [`Reason::WrongTarget`] or [`Reason::NoVolume`], naming both sides.
+pub fn check_member(target: &Target, view: &NodeView) -> Result<(), Refusal> {
     let here = (&view.cluster, &view.node);
     if (&target.cluster, &target.node) != here {
         return Err(Refusal::new(
@@ -28,8 +39,7 @@ pub fn check(target: &Target, view: &NodeView) -> Result<(), Refusal> {
             "send it to that node's endpoint",
         ));
     }
-    check_incarnation(target.incarnation, incarnation(view))?;
-    check_term(target.term, view.rule.as_ref().map(|rule| rule.id.term))
+    check_incarnation(target.incarnation, incarnation(view))
 }
 
 fn incarnation(view: &NodeView) -> Option<Incarnation> {
@@ -122,6 +132,14 @@ mod tests {
     fn a_call_from_an_older_reign_is_refused() {
         assert_eq!(refused(|t| t.term = Term::new(2)), Reason::StaleTerm);
         assert_eq!(refused(|t| t.term = None), Reason::StaleTerm);
+    }
+
+    #[test]
+    fn a_call_with_a_term_of_its_own_is_judged_by_the_member() {
+        check_member(&Target { term: Term::new(2), ..target() }, &serving()).unwrap();
+        check_member(&Target { term: None, ..target() }, &serving()).unwrap();
+        let elsewhere = Target { incarnation: Some(Incarnation::from_random(8)), ..target() };
+        assert_eq!(check_member(&elsewhere, &serving()).unwrap_err().reason, Reason::WrongTarget);
     }
 
     #[test]

@@ -12,13 +12,16 @@ use holdfast_backup::repository::Repository;
 use holdfast_model::status::{
     DataView, Gate, NodeView, Operation, OperationKind, OperationState, RepositoryView, VolumeView,
 };
+use holdfast_model::{Lsn, Rule};
+use holdfast_replication::choose::Report;
 use holdfast_storage::ops::Consent;
 use tokio::sync::{Notify, watch};
 
 use super::volumes;
 use crate::api::control::{
-    AllowWipe, Backup, BackupContent, BackupDetail, Bootstrap, CallError, Control, FormatVolume, LogRange,
-    LogStatus, PlannedDevice, Reason, Restore, Target, WipeConsent, WipeVolume,
+    AllowWipe, AskNear, AskVote, AwaitPosition, Backup, BackupContent, BackupDetail, Bootstrap, CallError,
+    ChangeMember, Close, Control, Failover, Follow, FormatVolume, LogRange, LogStatus, PlannedDevice,
+    Promote, Reason, Recruit, Reopen, Restore, Switchover, Target, Vote, WipeConsent, WipeVolume,
 };
 use crate::chain::Chain;
 use crate::clock;
@@ -253,6 +256,54 @@ impl Control for Node {
             ranges.extend(range.map(|(start, end)| LogRange { term: rule.id.term, start, end }));
         }
         Ok(LogStatus { log, ranges })
+    }
+
+    async fn rules(&self) -> Result<Vec<Rule>, CallError> {
+        self.own_rules().await
+    }
+
+    async fn ask_vote(&self, request: AskVote) -> Result<Vote, CallError> {
+        self.vote(request).await
+    }
+
+    async fn ask_near(&self, request: AskNear) -> Result<bool, CallError> {
+        self.near(request).await
+    }
+
+    async fn recruit(&self, request: Recruit) -> Result<Report<Lsn>, CallError> {
+        self.be_recruited(request).await
+    }
+
+    async fn promote(&self, request: Promote) -> Result<Rule, CallError> {
+        self.be_promoted(request).await
+    }
+
+    async fn follow(&self, request: Follow) -> Result<(), CallError> {
+        self.begin_following(request).await
+    }
+
+    async fn close(&self, request: Close) -> Result<Lsn, CallError> {
+        self.close_gate(request).await
+    }
+
+    async fn await_position(&self, request: AwaitPosition) -> Result<(), CallError> {
+        self.hold_position(request).await
+    }
+
+    async fn reopen(&self, request: Reopen) -> Result<(), CallError> {
+        self.reopen_gate(request).await
+    }
+
+    async fn failover(&self, request: Failover) -> Result<Operation, CallError> {
+        self.begin_failover(request).await
+    }
+
+    async fn switchover(&self, request: Switchover) -> Result<Operation, CallError> {
+        self.begin_switchover(request).await
+    }
+
+    async fn change_member(&self, request: ChangeMember) -> Result<Operation, CallError> {
+        self.begin_change(request).await
     }
 }
 

@@ -6,6 +6,7 @@
 //! On SIGTERM the loops end; the engine, its gate and the mount stay as they are, for the next daemon to adopt.
 
 mod control;
+mod members;
 pub mod places;
 mod volumes;
 
@@ -23,7 +24,7 @@ use holdfast_model::ByteCount;
 use holdfast_model::status::{
     DataView, EngineView, Gate, GateClosed, LogView, NodeView, RepositoryView, VolumeView,
 };
-use holdfast_proto::identity::{Caller, Identity};
+use holdfast_proto::identity::Identity;
 use holdfast_storage::places as volume_places;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, watch};
@@ -186,8 +187,7 @@ async fn run(
     http: TcpListener,
 ) -> anyhow::Result<()> {
     let clock = Clock::start();
-    let caller = Caller::Node { zone: config.zone.clone(), node: config.node.clone() };
-    let own = Identity { cluster: config.cluster.clone(), caller };
+    let own = Identity::node(config.cluster.clone(), config.zone.clone(), config.node.clone());
     let tls = Reloader::start(config.tls.clone(), own).context("read [tls]")?;
     let ledger = Ledger::open(&config.daemon.state_dir)?;
     let (client, link) = HelperLink::new(link).context("talk to the root helper")?;

@@ -156,7 +156,7 @@ fn certificates(file: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>,
 fn check_own(files: &TlsConfig, chain: &[CertificateDer<'_>], own: &Identity) -> Result<(), TlsError> {
     let file = files.cert.clone();
     match identify(Some(chain)) {
-        Ok(found) if found == *own => Ok(()),
+        Ok(found) if found.names_the_same_as(own) => Ok(()),
         Ok(found) => Err(TlsError::NotOurs { file, found: Box::new(found), own: Box::new(own.clone()) }),
         Err(source) => Err(TlsError::NoIdentity { file, source }),
     }

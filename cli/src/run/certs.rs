@@ -27,9 +27,9 @@ pub(super) fn run(command: CertsCommand, output: &mut Output) -> Result<(), Fail
 }
 
 fn whom(args: IssueArgs) -> Result<Issue, Failure> {
-    let IssueArgs { node, zone, address: addresses, user, roles, days, .. } = args;
+    let IssueArgs { node, zone, address: addresses, no_promote, user, roles, days, .. } = args;
     let caller = match (node, zone, user) {
-        (Some(node), Some(zone), None) => Caller::Node { zone, node },
+        (Some(node), Some(zone), None) => Caller::Node { zone, node, promote: !no_promote },
         (None, None, Some(name)) => Caller::User { name, roles: roles.into_iter().collect() },
         _ => return Err(Failure::Usage("name a node with its zone, or a user".to_owned())),
     };

@@ -13,8 +13,9 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use clap::Parser as _;
 use holdfast_agent::api::control::{
-    AllowWipe, Backup, BackupDetail, Bootstrap, CallError, Control, FormatVolume, LogStatus, PlannedDevice,
-    Reason, Restore, Target, WipeConsent, WipeVolume,
+    AllowWipe, AskNear, AskVote, AwaitPosition, Backup, BackupDetail, Bootstrap, CallError, ChangeMember,
+    Close, Control, Failover, Follow, FormatVolume, LogStatus, PlannedDevice, Promote, Reason, Recruit,
+    Reopen, Restore, Switchover, Target, Vote, WipeConsent, WipeVolume,
 };
 use holdfast_agent::api::plain::MetricsText;
 use holdfast_agent::api::{Api, ApiError, ApiOptions, serve};
@@ -27,9 +28,11 @@ use holdfast_cli::endpoint::Endpoint;
 use holdfast_cli::failure::Failure;
 use holdfast_cli::output::Output;
 use holdfast_model::status::{NodeView, Operation, OperationKind, OperationState};
-use holdfast_model::{NodeName, Tick};
+use holdfast_model::{Lsn, NodeName, Rule, Term, Tick};
 use holdfast_proto::identity::{Caller, Role};
 use holdfast_proto::refusal::Refusal;
+use holdfast_replication::choose::Report;
+use holdfast_replication::promise;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -40,6 +43,8 @@ use tokio_util::sync::CancellationToken;
 pub(crate) struct FakeControl {
     pub(crate) view: watch::Sender<Arc<NodeView>>,
     pub(crate) asked: Mutex<Vec<&'static str>>,
+    /// What a coordinator was asked, in words.
+    pub(crate) asked_of_cluster: Mutex<Vec<String>>,
 }
 
 impl FakeControl {
@@ -48,8 +53,11 @@ impl FakeControl {
     }
 
     fn done(&self, verb: &'static str, kind: OperationKind) -> Operation {
+        self.ended(verb, kind, OperationState::Done { result: format!("{verb} done") })
+    }
+
+    fn ended(&self, verb: &'static str, kind: OperationKind, state: OperationState) -> Operation {
         self.note(verb);
-        let state = OperationState::Done { result: format!("{verb} done") };
         let operation = Operation { id: format!("op-{verb}"), kind, since: Tick::from_millis(2500), state };
         self.view.send_modify(|view| Arc::make_mut(view).operations.push(operation.clone()));
         operation
@@ -105,6 +113,60 @@ impl Control for FakeControl {
         let why = "connection refused".to_owned();
         Err(CallError::Unavailable { what: "the repository", why })
     }
+    async fn rules(&self) -> Result<Vec<Rule>, CallError> {
+        self.note("rules");
+        Ok(view::serving().rule.into_iter().collect())
+    }
+    async fn ask_vote(&self, _: AskVote) -> Result<Vote, CallError> {
+        self.note("vote");
+        Ok(Vote::SeesPrimary)
+    }
+    async fn ask_near(&self, _: AskNear) -> Result<bool, CallError> {
+        self.note("near");
+        Ok(true)
+    }
+    /// Has promised term 5.
+    async fn recruit(&self, request: Recruit) -> Result<Report<Lsn>, CallError> {
+        self.note("recruit");
+        let (promised, asked) = (Term::new(5).unwrap(), request.attempt.term);
+        if asked <= promised {
+            return Err(promise::Refused::Promised { promised, asked }.into());
+        }
+        Ok(view::report(request.attempt))
+    }
+    async fn promote(&self, request: Promote) -> Result<Rule, CallError> {
+        self.note("promote");
+        Err(promise::Refused::NotRecruited { asked: request.certificate.attempt.term }.into())
+    }
+    async fn follow(&self, _: Follow) -> Result<(), CallError> {
+        self.note("follow");
+        Ok(())
+    }
+    async fn close(&self, _: Close) -> Result<Lsn, CallError> {
+        self.note("close");
+        Ok(Lsn::from_offset(0x300_0000))
+    }
+    async fn await_position(&self, _: AwaitPosition) -> Result<(), CallError> {
+        self.note("await");
+        Err(CallError::Unavailable { what: "the log", why: "it has not arrived yet".to_owned() })
+    }
+    async fn reopen(&self, _: Reopen) -> Result<(), CallError> {
+        self.note("reopen");
+        Ok(())
+    }
+    async fn failover(&self, request: Failover) -> Result<Operation, CallError> {
+        self.asked_of_cluster.lock().unwrap().push(format!("{:?} {}", request.prefer, request.why));
+        Ok(self.done("failover", OperationKind::Failover))
+    }
+    /// Ends badly, as one whose candidate is too far behind.
+    async fn switchover(&self, request: Switchover) -> Result<Operation, CallError> {
+        let why = format!("{} is too far behind", request.to);
+        Ok(self.ended("switchover", OperationKind::Switchover, OperationState::Failed { why }))
+    }
+    async fn change_member(&self, request: ChangeMember) -> Result<Operation, CallError> {
+        self.asked_of_cluster.lock().unwrap().push(format!("{:?} {}", request.change, request.node));
+        Ok(self.done("change", OperationKind::ChangeMember))
+    }
 }
 
 /// A folder with an authority of `cluster`, and certificates in it.
@@ -128,7 +190,16 @@ impl Authority {
     }
 
     pub(crate) fn node(&self, name: &str) -> CertFiles {
-        self.issue(Caller::Node { zone: "eu-1a".parse().unwrap(), node: name.parse().unwrap() })
+        self.issue_node(name, false)
+    }
+
+    /// A node that may coordinate.
+    pub(crate) fn coordinator(&self, name: &str) -> CertFiles {
+        self.issue_node(name, true)
+    }
+
+    fn issue_node(&self, name: &str, promote: bool) -> CertFiles {
+        self.issue(Caller::Node { zone: "eu-1a".parse().unwrap(), node: name.parse().unwrap(), promote })
     }
 
     pub(crate) fn user(&self, name: &str, roles: impl IntoIterator<Item = Role>) -> CertFiles {
@@ -173,6 +244,7 @@ impl Served {
         let control = Arc::new(FakeControl {
             view: watch::Sender::new(Arc::new(view::serving())),
             asked: Mutex::default(),
+            asked_of_cluster: Mutex::default(),
         });
         let (grpc_at, http_at) = (grpc.local_addr().unwrap(), http.local_addr().unwrap());
         let api = Api {

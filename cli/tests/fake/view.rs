@@ -1,14 +1,21 @@
 //! What the fake daemon shows: one node of `orders` that serves, and things about it.
 
+use std::collections::BTreeMap;
+
+use holdfast_model::peer::{Part, PeerSaid, PeerView};
 use holdfast_model::status::{
-    DataView, EngineView, Gate, LogView, NodeView, Operation, OperationKind, OperationState, Progress,
-    RepositoryView, VolumeView,
+    DataView, EngineView, Gate, GateClosed, LogView, NodeView, Operation, OperationKind, OperationState,
+    Progress, RepositoryView, VolumeView,
 };
 use holdfast_model::volume::{DeviceId, DeviceVerdict, DiskHealth, Space, Verdict, VolumeIdentity};
-use holdfast_model::{ByteCount, ClusterId, Incarnation, Lsn, Member, Rule, RuleId, Term, Tick};
+use holdfast_model::{
+    ByteCount, ClusterId, Incarnation, Lsn, Member, Rule, RuleId, Term, Tick, Voter, VoterKind,
+};
 use holdfast_proto::reply::{
     Backup, BackupContent, BackupDetail, LogRange, LogStatus, PlannedDevice, PlannedStep, WipeConsent,
 };
+use holdfast_replication::choose::Report;
+use holdfast_replication::promise::Attempt;
 
 fn device(path: &str, serial: &str) -> DeviceId {
     DeviceId {
@@ -20,8 +27,12 @@ fn device(path: &str, serial: &str) -> DeviceId {
     }
 }
 
-fn member() -> Member {
-    Member { node: "n1".parse().unwrap(), incarnation: Incarnation::from_random(7) }
+pub(crate) fn member() -> Member {
+    of_node("n1", 7)
+}
+
+pub(crate) fn of_node(node: &str, incarnation: u128) -> Member {
+    Member { node: node.parse().unwrap(), incarnation: Incarnation::from_random(incarnation) }
 }
 
 fn term() -> Term {
@@ -73,7 +84,7 @@ pub(crate) fn serving() -> NodeView {
             start: Lsn::from_offset(0x200_0000),
         }),
         promise: None,
-        part: holdfast_model::peer::Part::None,
+        part: Part::Writes { streams: BTreeMap::new(), change: None },
         peers: vec![],
         repository: RepositoryView::Ready {
             cluster: ClusterId::new("orders".parse().unwrap(), 0xabc),
@@ -88,6 +99,64 @@ pub(crate) fn serving() -> NodeView {
         },
         operations: Vec::new(),
         reason: "serving".to_owned(),
+    }
+}
+
+/// Node n1 with n2, which follows, and n3, which lost its disk and is not heard any more.
+pub(crate) fn three_zones() -> NodeView {
+    let voter = |node: &str, incarnation, zone: &str| Voter {
+        member: of_node(node, incarnation),
+        zone: zone.parse().unwrap(),
+        kind: VoterKind::Full,
+    };
+    let alone = serving();
+    let rule = Rule {
+        voters: vec![voter("n1", 7, "eu-1a"), voter("n2", 8, "eu-1b"), voter("n3", 9, "eu-1c")],
+        k: 1,
+        ..alone.rule.clone().unwrap()
+    };
+    let peer = |node: &str, zone: &str, heard_ms, said| PeerView {
+        node: node.parse().unwrap(),
+        zone: zone.parse().unwrap(),
+        heard_ms,
+        said: Some(said),
+        failing: None,
+    };
+    let follows = PeerSaid {
+        member: Some(of_node("n2", 8)),
+        rule: Some(rule.clone()),
+        promised: Some(term()),
+        gate: Gate::ReadOnly { term: term() },
+        part: Part::Follows { primary: member(), streaming: true },
+        flushed: Some(Lsn::from_offset(0x300_0000)),
+    };
+    let waits = PeerSaid {
+        member: Some(of_node("n3", 10)),
+        rule: None,
+        promised: None,
+        gate: Gate::Closed { why: GateClosed::NotPrimary },
+        part: Part::Waits { why: "n1 has not admitted it yet".to_owned() },
+        flushed: Some(Lsn::from_offset(0x200_0000)),
+    };
+    let silent = PeerView {
+        failing: Some("connection refused".to_owned()),
+        ..peer("n3", "eu-1c", Some(12_340), waits)
+    };
+    let streams = BTreeMap::from([(of_node("n2", 8), Lsn::from_offset(0x300_0000))]);
+    NodeView {
+        rule: Some(rule),
+        part: Part::Writes { streams, change: Some("removing n3".to_owned()) },
+        peers: vec![peer("n2", "eu-1b", Some(420), follows), silent],
+        ..alone
+    }
+}
+
+pub(crate) fn report(attempt: Attempt) -> Report<Lsn> {
+    Report {
+        member: member(),
+        rules: serving().rule.into_iter().collect(),
+        position: Lsn::from_offset(0x300_0000),
+        promised_before: attempt.term.number().checked_sub(1).and_then(Term::new),
     }
 }
 

@@ -3,7 +3,9 @@
 //! Not here: rights ([`super::authorise`]), validation (`holdfast_proto::convert`), any decision.
 
 mod backup;
+mod cluster;
 mod lifecycle;
+mod member;
 mod node;
 mod operation;
 mod volume;
@@ -14,7 +16,7 @@ use std::sync::Arc;
 use futures::Stream;
 use holdfast_model::status::{NodeView, Operation};
 use holdfast_proto::convert::Wire;
-use holdfast_proto::refusal::{DOMAIN, Reason, Refusal};
+use holdfast_proto::refusal::{self, DOMAIN, Reason, Refusal};
 use holdfast_proto::request::Target;
 use holdfast_proto::v1;
 use tokio_util::sync::CancellationToken;
@@ -58,6 +60,17 @@ impl<C: Control> Services<C> {
         Ok(request)
     }
 
+    /// As [`Self::admit`], for calls whose own term the member judges.
+    fn admit_member<R: Wire>(
+        &self,
+        message: R::Message,
+        target: impl FnOnce(&R) -> &Target,
+    ) -> Result<R, Status> {
+        let request = R::from_wire(message)?;
+        target::check_member(target(&request), &self.view())?;
+        Ok(request)
+    }
+
     /// Reads a bare target, as [`Self::admit`] does.
     fn admit_target(&self, message: Option<v1::Target>) -> Result<Target, Status> {
         let target = holdfast_proto::convert::required_from_wire("target", message)?;
@@ -87,6 +100,7 @@ impl From<CallError> for Status {
         let message = err.to_string();
         let (code, reason) = match err {
             CallError::Refused(refusal) => return refusal.into(),
+            CallError::Declined(refused) => return refusal::decline(&refused),
             CallError::Unavailable { .. } => (Code::Unavailable, "UNAVAILABLE"),
             CallError::Failed { .. } => (Code::Internal, "FAILED"),
         };
