@@ -101,6 +101,20 @@ pub enum Ask {
     /// Start and stop the database engine
     #[command(subcommand)]
     Engine(EngineCommand),
+    /// Make another member the primary, because the primary is gone
+    Failover(FailoverArgs),
+    /// Make another node's member the primary while the primary serves
+    Switchover {
+        /// The node that is to have the primary
+        #[arg(long)]
+        to: NodeName,
+        #[command(flatten)]
+        #[expect(missing_docs, reason = "a doc comment here would replace the help of the command")]
+        wait: Wait,
+    },
+    /// Look at members, remove them, admit them
+    #[command(subcommand)]
+    Member(MemberCommand),
 }
 
 /// Whether to follow long work.
@@ -213,6 +227,46 @@ pub enum EngineCommand {
     Stop,
 }
 
+/// `holdfast failover`.
+#[derive(Debug, Args)]
+pub struct FailoverArgs {
+    /// A zone to prefer among members that hold the same; more than one: the best first
+    #[arg(long, value_name = "ZONE")]
+    pub prefer_zone: Vec<Zone>,
+    /// Do not ask members whether they miss the primary: you vouch that it is gone
+    #[arg(long, requires = "why")]
+    pub without_votes: bool,
+    /// How that is known; kept in the logs
+    #[arg(long, value_name = "TEXT")]
+    pub why: Option<String>,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a doc comment here would replace the help of the command")]
+    pub wait: Wait,
+}
+
+/// `holdfast member ..`.
+#[derive(Debug, Subcommand)]
+pub enum MemberCommand {
+    /// List members: who votes, and what each takes part in
+    List,
+    /// Take a node's member out: it votes no more, and may not receive log
+    Remove {
+        /// The node
+        node: NodeName,
+        #[command(flatten)]
+        #[expect(missing_docs, reason = "a doc comment here would replace the help of the command")]
+        wait: Wait,
+    },
+    /// Let a node's member in: it may receive log, and votes once it has caught up
+    Admit {
+        /// The node
+        node: NodeName,
+        #[command(flatten)]
+        #[expect(missing_docs, reason = "a doc comment here would replace the help of the command")]
+        wait: Wait,
+    },
+}
+
 /// `holdfast certs ..`.
 #[derive(Debug, Subcommand)]
 pub enum CertsCommand {
@@ -277,10 +331,26 @@ mod tests {
         let parse =
             |args: &str| Cli::try_parse_from(format!("holdfast certs issue --dir d {args}").split(' '));
         parse("--node n1 --zone a").unwrap();
+        parse("--node n1 --zone a --no-promote").unwrap();
         parse("--user ops --roles observe,destroy").unwrap();
-        for bad in ["--days 3", "--node n1", "--node n1 --zone a --user ops", "--user ops --zone a"] {
+        for bad in [
+            "--days 3",
+            "--node n1",
+            "--node n1 --zone a --user ops",
+            "--user ops --zone a",
+            "--user ops --no-promote",
+        ] {
             assert!(parse(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn who_leaves_out_the_votes_says_why() {
+        let parse = |args: &str| Cli::try_parse_from(format!("holdfast failover{args}").split(' '));
+        for good in ["", " --prefer-zone b --prefer-zone c", " --without-votes --why burnt"] {
+            parse(good).unwrap();
+        }
+        assert!(parse(" --without-votes").is_err());
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_proto::v1::backup_service_client::BackupServiceClient;
+use holdfast_proto::v1::cluster_service_client::ClusterServiceClient;
 use holdfast_proto::v1::lifecycle_service_client::LifecycleServiceClient;
 use holdfast_proto::v1::node_service_client::NodeServiceClient;
 use holdfast_proto::v1::operation_service_client::OperationServiceClient;
@@ -205,6 +206,12 @@ impl Agent {
     #[must_use]
     pub fn backup(&self) -> BackupServiceClient<Channel> {
         BackupServiceClient::new(self.channel())
+    }
+
+    /// `ClusterService`.
+    #[must_use]
+    pub fn cluster(&self) -> ClusterServiceClient<Channel> {
+        ClusterServiceClient::new(self.channel())
     }
 
     /// `OperationService`.

@@ -3,6 +3,7 @@
 //! * [`args`]: what can be typed. [`run`]: what then happens, one file per group of commands.
 //! * [`endpoint`], [`client`]: where an agent is, and a mutually verified connection to it.
 //! * [`certs`]: the small certificate authority behind `holdfast certs`.
+//! * [`company`]: the nodes of a cluster, as one of them sees them.
 //! * [`render`]: tables, as pure functions. [`output`]: the only place that prints.
 //! * [`failure`]: what can go wrong, and the exit code that says so.
 //!
@@ -11,6 +12,7 @@
 pub mod args;
 pub mod certs;
 pub mod client;
+pub mod company;
 pub mod endpoint;
 pub mod failure;
 pub mod output;

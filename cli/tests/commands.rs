@@ -69,6 +69,77 @@ async fn the_first_endpoint_that_answers_is_asked() {
 }
 
 #[tokio::test]
+async fn an_endpoint_that_hangs_is_passed_over() {
+    let served = Served::start(false).await;
+    let ops = served.authority.user("ops", [Role::Observe]);
+    // Takes connections and never says a word, as the kernel of a frozen agent does.
+    let frozen = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let both = format!("https://{},{}", frozen.local_addr().unwrap(), served.grpc);
+    served.holdfast_at(&both, &ops, &["member", "list"]).await.unwrap();
+    served.stop().await;
+}
+
+#[tokio::test]
+async fn members_are_listed_as_a_table_and_as_json() {
+    let served = Served::start(false).await;
+    served.control.view.send_replace(std::sync::Arc::new(fake::view::three_zones()));
+    let ops = served.authority.user("ops", [Role::Observe]);
+    let table = served.holdfast(&ops, &["member", "list"]).await.unwrap();
+    assert!(table.contains("VOTES") && table.contains("its disk may be lost"), "{table}");
+    let json = served.holdfast(&ops, &["--json", "member", "list"]).await.unwrap();
+    let lines: Vec<serde_json::Value> = serde_json::from_str(&json).unwrap();
+    let nodes: Vec<_> = lines.iter().map(|line| (&line["node"], &line["votes"], &line["heard"])).collect();
+    let told = serde_json::to_string(&nodes).unwrap();
+    let expected =
+        r#"[["n1","primary","here"],["n2","full","ago"],["n3","full","unclaimed"],["n3","no","ago"]]"#;
+    assert_eq!(told, expected);
+    served.stop().await;
+}
+
+#[tokio::test]
+async fn a_failover_is_followed_to_its_end() {
+    let served = Served::start(false).await;
+    let ops = served.authority.user("ops", [Role::Observe, Role::Promote]);
+    let answer =
+        served.holdfast(&ops, &["failover", "--prefer-zone", "b", "--prefer-zone", "c"]).await.unwrap();
+    assert_eq!(answer, "failover op-failover done failover done\n");
+    let vouched = ["--json", "failover", "--without-votes", "--why", "it burnt", "--no-wait"];
+    let begun = served.holdfast(&ops, &vouched).await.unwrap();
+    let begun: holdfast_model::status::Operation = serde_json::from_str(&begun).unwrap();
+    assert_eq!(begun.kind, holdfast_model::status::OperationKind::Failover);
+    let asked = served.control.asked_of_cluster.lock().unwrap().clone();
+    assert_eq!(asked, ["[Named(\"b\"), Named(\"c\")] ", "[] it burnt"]);
+    served.stop().await;
+}
+
+#[tokio::test]
+async fn a_switchover_that_ends_badly_exits_with_1_and_says_why() {
+    let served = Served::start(false).await;
+    let ops = served.authority.user("ops", [Role::Observe, Role::Promote]);
+    let failure = served.holdfast(&ops, &["switchover", "--to", "n2"]).await.unwrap_err();
+    assert_eq!(failure.to_string(), "operation op-switchover failed: n2 is too far behind");
+    assert_eq!(failure.exit_code(), 1);
+    served.stop().await;
+}
+
+#[tokio::test]
+async fn members_are_removed_and_admitted_by_their_node() {
+    let served = Served::start(false).await;
+    let ops = served.authority.user("ops", [Role::Observe, Role::Promote]);
+    let answer = served.holdfast(&ops, &["member", "remove", "n3"]).await.unwrap();
+    assert_eq!(answer, "change-member op-change done change done\n");
+    served.holdfast(&ops, &["member", "admit", "n3", "--no-wait"]).await.unwrap();
+    let asked = served.control.asked_of_cluster.lock().unwrap().clone();
+    assert_eq!(asked, ["Remove n3", "Admit n3"]);
+    let watcher = served.authority.user("watcher", [Role::Observe, Role::Operate]);
+    for args in [["member", "remove", "n3"].as_slice(), &["failover"], &["switchover", "--to", "n2"]] {
+        let failure = served.holdfast(&watcher, args).await.unwrap_err();
+        assert_eq!(failure.exit_code(), 5, "{failure}");
+    }
+    served.stop().await;
+}
+
+#[tokio::test]
 async fn volume_verbs_are_off_unless_switched_on() {
     let served = Served::start(false).await;
     let root = served.authority.user("root", Role::ALL);

@@ -5,7 +5,9 @@
 mod fake;
 
 use fake::view;
+use holdfast_cli::company::lines;
 use holdfast_cli::render;
+use holdfast_model::peer::Part;
 use holdfast_model::status::{DataView, EngineView, Gate, GateClosed, NodeView, RepositoryView, VolumeView};
 use holdfast_proto::reply::{Blocker, Explanation};
 use insta::assert_snapshot;
@@ -13,6 +15,16 @@ use insta::assert_snapshot;
 #[test]
 fn a_serving_node() {
     assert_snapshot!(render::node(&view::serving()));
+}
+
+#[test]
+fn a_node_among_others() {
+    assert_snapshot!(render::node(&view::three_zones()));
+}
+
+#[test]
+fn a_list_of_members() {
+    assert_snapshot!(render::members(&lines(&view::three_zones())));
 }
 
 #[test]
@@ -25,6 +37,7 @@ fn a_node_at_work() {
         engine: EngineView::Stopped { crashes: 2, since: None },
         gate: Gate::Closed { why: GateClosed::NoEngine },
         rule: None,
+        part: Part::Diverged { why: "after 0/2000000; waits to be removed from the rule".to_owned() },
         repository: RepositoryView::Unreachable { why: "connection refused".to_owned() },
         operations: view::operations(),
         reason: "no usable disk".to_owned(),

@@ -1,10 +1,12 @@
 //! Tables for people: pure functions from model terms to text, without colour, so that they can be cut and grepped.
 
 mod backup;
+mod company;
 mod status;
 mod volume;
 
 pub use backup::{backup_detail, backups, log_status};
+pub use company::members;
 pub use status::{explanation, node, operation_line, operations, view_line};
 pub use volume::{consent, plan};
 

@@ -7,7 +7,8 @@ use holdfast_model::status::{
 use holdfast_model::{Promise, Rule, Tick};
 use holdfast_proto::reply::Explanation;
 
-use super::{key_value, or_dash, with_header};
+use super::{company, key_value, or_dash, with_header};
+use crate::company::lines;
 
 /// The whole view.
 #[must_use]
@@ -19,11 +20,16 @@ pub fn node(view: &NodeView) -> String {
         ("data", data(&view.data)),
         ("volume", volume(&view.volume)),
         ("rule", view.rule.as_ref().map_or_else(|| "none read".to_owned(), rule)),
+        ("part", company::part(&view.part)),
         ("promise", view.promise.as_ref().map_or_else(|| "none read".to_owned(), promise)),
         ("repository", repository(&view.repository)),
         ("log", log(&view.log)),
         ("doing", view.reason.clone()),
     ]);
+    if !view.peers.is_empty() {
+        text.push_str("\n\n");
+        text.push_str(&company::nodes(&lines(view)));
+    }
     if !view.operations.is_empty() {
         text.push_str("\n\n");
         text.push_str(&operations(&view.operations));
@@ -35,10 +41,11 @@ pub fn node(view: &NodeView) -> String {
 #[must_use]
 pub fn view_line(view: &NodeView) -> String {
     format!(
-        "{}  {}  gate {}; engine {}; volume {}; {}",
+        "{}  {}  gate {}; part {}; engine {}; volume {}; {}",
         seconds(view.at),
         view.node,
         view.gate,
+        company::part(&view.part),
         engine(&view.engine),
         volume_word(&view.volume),
         view.reason
@@ -108,7 +115,8 @@ fn state(state: &OperationState) -> (&'static str, String) {
 fn progress(progress: &Progress) -> String {
     let (done, total) = (progress.done.bytes(), progress.total.bytes());
     if total == 0 {
-        return format!("{}, {}", progress.phase, progress.done);
+        let counted = if done == 0 { String::new() } else { format!(", {}", progress.done) };
+        return format!("{}{counted}", progress.phase);
     }
     let percent = u128::from(done) * 100 / u128::from(total);
     format!("{}, {} of {} ({percent} %)", progress.phase, progress.done, progress.total)

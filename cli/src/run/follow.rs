@@ -57,11 +57,17 @@ fn bar(shown: bool) -> ProgressBar {
     ProgressBar::with_draw_target(None, target)
 }
 
+/// Work without bytes, such as a failover, is told by its phase.
+const NOTHING_COUNTED: &str = "{spinner} {elapsed} {msg}";
 const OPEN_END: &str = "{spinner} {bytes} {binary_bytes_per_sec} {msg}";
 const KNOWN_END: &str = "{bar:30} {bytes}/{total_bytes} {binary_bytes_per_sec} eta {eta} {msg}";
 
 fn advance(bar: &ProgressBar, progress: &Progress) {
-    let template = if progress.total.bytes() == 0 { OPEN_END } else { KNOWN_END };
+    let template = match (progress.done.bytes(), progress.total.bytes()) {
+        (0, 0) => NOTHING_COUNTED,
+        (_, 0) => OPEN_END,
+        (_, _) => KNOWN_END,
+    };
     bar.set_style(ProgressStyle::with_template(template).expect("the templates are constants"));
     if progress.total.bytes() > 0 {
         bar.set_length(progress.total.bytes());

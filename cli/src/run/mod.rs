@@ -2,6 +2,7 @@
 
 mod backup;
 mod certs;
+mod cluster;
 mod follow;
 mod lifecycle;
 mod node;
@@ -44,6 +45,9 @@ async fn ask(agent: &Agent, command: Ask, output: &mut Output) -> Result<(), Fai
         Ask::Bootstrap(args) => lifecycle::bootstrap(agent, args, output).await,
         Ask::Restore { backup, wait } => lifecycle::restore(agent, backup, wait, output).await,
         Ask::Engine(command) => lifecycle::engine(agent, command, output).await,
+        Ask::Failover(args) => cluster::failover(agent, args, output).await,
+        Ask::Switchover { to, wait } => cluster::switchover(agent, to, wait, output).await,
+        Ask::Member(command) => cluster::member(agent, command, output).await,
     }
 }
 
