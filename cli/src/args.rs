@@ -74,7 +74,7 @@ pub enum Ask {
         #[arg(long)]
         watch: bool,
     },
-    /// Say why clients may not write, and which single faults would stop writes now
+    /// Say why clients may not write, and which single and double faults would stop writes now
     Explain,
     /// Look at disks, format them, wipe them
     #[command(subcommand)]

@@ -60,7 +60,7 @@ pub struct Explanation {
     pub reason: String,
     /// What keeps clients from writing; empty when they may write.
     pub blockers: Vec<Blocker>,
-    /// Single faults that would stop writes now.
+    /// Single and double faults that would stop writes now.
     pub would_stop_writes: Vec<String>,
 }
 

@@ -1,14 +1,20 @@
-//! Explains a view: what keeps clients from writing, what would resolve it, and what single fault would stop writes.
+//! Explains a view: what keeps clients from writing, what would resolve it, and which single and double faults would stop
+//! writes.
 //!
 //! Invariants, each a test below:
 //! * `an_open_gate_has_no_blockers`.
+//! * `a_voter_that_does_not_receive_makes_the_next_loss_stop_writes`.
 //! * `a_gate_that_is_not_open_has_a_blocker_with_a_remedy`: every refusal says what would resolve it (I14).
 //!
 //! Not here: deciding anything; the agent's own reason comes with the view.
 
+use std::collections::BTreeSet;
+
 use holdfast_model::peer::Part;
 use holdfast_model::status::{DataView, EngineView, Gate, GateClosed, NodeView, RepositoryView, VolumeView};
+use holdfast_model::{Member, Rule};
 use holdfast_proto::reply::{Blocker, Explanation};
+use holdfast_replication::faults::{self, Outlook};
 
 /// Explains `view`.
 #[must_use]
@@ -173,7 +179,6 @@ fn part(view: &NodeView) -> Option<Blocker> {
 
 fn would_stop_writes(view: &NodeView) -> Vec<String> {
     let (Gate::Open { .. }, Some(rule)) = (&view.gate, &view.rule) else { return Vec::new() };
-    let ackers = u32::try_from(rule.ackers().count()).unwrap_or(u32::MAX);
     let mut faults = Vec::new();
     if rule.k == 0 {
         let kept = match view.log.shipped {
@@ -185,19 +190,38 @@ fn would_stop_writes(view: &NodeView) -> Vec<String> {
         ));
     } else {
         faults.push("loss of this node, until another member is promoted".to_owned());
-        if ackers <= rule.k {
-            faults
-                .push(format!("loss of any one of the {ackers} voters in other zones: {} must ack", rule.k));
-        }
+        faults.extend(losses(rule, &view.part));
     }
     faults
+}
+
+/// Losses of one or two members that no failover would mend.
+fn losses(rule: &Rule, part: &Part) -> Vec<String> {
+    let live: BTreeSet<Member> = match part {
+        Part::Writes { streams, .. } => streams.keys().chain([&rule.primary]).cloned().collect(),
+        Part::None
+        | Part::Follows { .. }
+        | Part::Recruited { .. }
+        | Part::Waits { .. }
+        | Part::Diverged { .. } => rule.voters.iter().map(|voter| voter.member.clone()).collect(),
+    };
+    let told = faults::that_stop_writes(rule, &live).into_iter().filter_map(|(lost, then)| {
+        let lost: Vec<String> = lost.iter().map(ToString::to_string).collect();
+        let why = match then {
+            Outlook::NotRevoked(missing) => missing.to_string(),
+            Outlook::NotEstablished(missing) => missing.to_string(),
+            Outlook::WritesGoOn | Outlook::FailsOver => return None,
+        };
+        Some(format!("loss of {}: {why}", lost.join(" and ")))
+    });
+    told.collect()
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
     use holdfast_model::status::LogView;
     use holdfast_model::volume::{DeviceId, DiskHealth, Space, VolumeIdentity};
-    use holdfast_model::{ByteCount, Incarnation, Lsn, Member, Rule, RuleId, Term, Tick};
+    use holdfast_model::{ByteCount, Incarnation, Lsn, Member, Rule, RuleId, Term, Tick, Voter, VoterKind};
 
     use super::*;
 
@@ -308,6 +332,31 @@ pub(crate) mod tests {
                 assert!(told.blockers[1].resolve.contains("n1."), "names the primary");
             }
         }
+    }
+
+    #[test]
+    fn a_voter_that_does_not_receive_makes_the_next_loss_stop_writes() {
+        let member = |node: &str, id| Member {
+            node: node.parse().unwrap(),
+            incarnation: Incarnation::from_random(id),
+        };
+        let voters = [("n1", 7, "a"), ("n2", 8, "b"), ("n3", 9, "c")].map(|(node, id, zone)| Voter {
+            member: member(node, id),
+            zone: zone.parse().unwrap(),
+            kind: VoterKind::Full,
+        });
+        let view = |receiving: &[Member]| {
+            let rule = Rule { k: 1, voters: voters.to_vec(), ..serving().rule.unwrap() };
+            let streams = receiving.iter().map(|member| (member.clone(), Lsn::ZERO)).collect();
+            NodeView { rule: Some(rule), part: Part::Writes { streams, change: None }, ..serving() }
+        };
+        let told = |receiving: &[Member]| explain(&view(receiving)).would_stop_writes;
+        let both = told(&[member("n2", 8), member("n3", 9)]);
+        assert_eq!(both.len(), 1 + 3, "this node for a while, and any two: {both:?}");
+        assert!(both[1..].iter().all(|fault| fault.contains(" and ")), "{both:?}");
+        let one = told(&[member("n2", 8)]);
+        assert!(one[1].starts_with("loss of n1.") && one[2].starts_with("loss of n2."), "{one:?}");
+        assert!(!one[1..].iter().any(|fault| fault.contains(" and n")), "{one:?}");
     }
 
     #[test]
