@@ -16,6 +16,7 @@
 
 pub mod lock;
 pub mod process;
+pub(crate) mod rights;
 pub mod spec;
 mod stage;
 

@@ -15,6 +15,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 
 /// One process of this boot.
@@ -107,6 +108,16 @@ impl std::fmt::Display for ProcessFacts {
     }
 }
 
+/// Whether a process has a handler for a signal; false when it has ended.
+///
+/// # Errors
+/// When `/proc` cannot be read or says something unknown.
+pub fn catches(process: ProcessId, signal: Signal) -> io::Result<bool> {
+    let Some(status) = read(process.pid, "status")? else { return Ok(false) };
+    let caught = caught_signals(&status).ok_or_else(|| unreadable(process.pid, "status"))?;
+    Ok(process.is_running()? && caught & (1 << (signal as u32 - 1)) != 0)
+}
+
 /// Every pid that `/proc` shows now.
 ///
 /// # Errors
@@ -173,6 +184,12 @@ fn parse_stat(text: &str) -> Option<Stat> {
 fn effective_uid(status: &str) -> Option<u32> {
     let ids = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
     ids.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
+/// A mask in hexadecimal, signal 1 lowest (proc_pid_status(5)).
+fn caught_signals(status: &str) -> Option<u64> {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:"))?;
+    u64::from_str_radix(mask.trim(), 16).ok()
 }
 
 fn v2_cgroup(text: &str) -> Option<String> {

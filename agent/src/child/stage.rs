@@ -1,4 +1,4 @@
-//! The steps of the stage, in order. The process is single-threaded, which `seteuid` and `setuid` here rely on.
+//! The steps of the stage, in order. The process is single-threaded, which `setuid` here relies on, as does [`super::rights`].
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -11,9 +11,10 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::libc;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{Gid, Uid, setegid, seteuid, setgid, setgroups, setsid, setuid};
+use nix::unistd::{Gid, Uid, setgid, setgroups, setsid, setuid};
 
 use super::lock::{self, LockError, LockFile};
+use super::rights;
 use super::spec::{ChildSpec, EngineStage, Go, Refusal, RunAs, StageReport};
 use crate::helper::wire::Channel;
 
@@ -158,26 +159,13 @@ fn check_on_volume(path: &Path, mount: &Path) -> Result<(), Refusal> {
 
 /// Runs `f` with another user's rights on files, then becomes root again.
 fn with_rights_of<T>(user: Option<&RunAs>, f: impl FnOnce() -> Result<T, Refusal>) -> Result<T, Refusal> {
-    let Some(user) = user else { return f() };
-    let (uid, gid) = (Uid::effective(), Gid::effective());
-    let failed = || step("take the daemon's rights");
-    setgroups(&groups(user)).map_err(failed())?;
-    setegid(Gid::from_raw(user.gid)).map_err(failed())?;
-    seteuid(Uid::from_raw(user.uid)).map_err(failed())?;
-    let result = f();
-    seteuid(uid).map_err(failed())?;
-    setegid(gid).map_err(failed())?;
-    result
-}
-
-fn groups(user: &RunAs) -> Vec<Gid> {
-    user.groups.iter().copied().map(Gid::from_raw).collect()
+    rights::with_rights_of(user, f).map_err(step("take the daemon's rights"))?
 }
 
 /// For good: real, effective and saved ids.
 fn become_user(user: &RunAs) -> Result<(), Refusal> {
     let failed = || step(format!("become user {}", user.uid));
-    setgroups(&groups(user)).map_err(failed())?;
+    setgroups(&rights::groups(user)).map_err(failed())?;
     setgid(Gid::from_raw(user.gid)).map_err(failed())?;
     setuid(Uid::from_raw(user.uid)).map_err(failed())
 }

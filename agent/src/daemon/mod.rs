@@ -6,6 +6,7 @@
 //! On SIGTERM the loops end; the engine, its gate and the mount stay as they are, for the next daemon to adopt.
 
 mod control;
+mod engine_tls;
 pub mod places;
 mod volumes;
 
@@ -53,13 +54,15 @@ const DRAIN: Duration = Duration::from_secs(10);
 const SLOT_LOG_MAX: ByteCount = ByteCount::gib(4);
 /// Two cores are plenty for an agent.
 const THREADS: usize = 2;
+/// Whether the engine replicates with peers. No configuration names any yet.
+const REPLICATES: bool = false;
 
 /// Runs the daemon until SIGTERM or SIGINT.
 ///
 /// # Errors
 /// When it cannot be set up, or a loop ends by itself.
 pub fn main(config: Config) -> anyhow::Result<()> {
-    let setup = setup(&config)?;
+    let setup = setup(&config, REPLICATES)?;
     let grpc = bind("api.grpc", config.api.grpc)?;
     let http = bind("api.http", config.api.http)?;
     let users = places::Users::of(&config)?;
@@ -85,7 +88,7 @@ pub fn main(config: Config) -> anyhow::Result<()> {
 /// # Errors
 /// Every problem of the engine's part at once.
 pub fn check(config: &Config) -> anyhow::Result<()> {
-    let setup = setup(config)?;
+    let setup = setup(config, REPLICATES)?;
     let nobody = holdfast_engine::postgres::SyncStandbys::Nobody;
     let closed = Gate::Closed { why: GateClosed::Starting };
     setup.files(&closed, &nobody, &Links::default()).map_err(|errors| {
@@ -109,7 +112,8 @@ fn bind(field: &'static str, address: SocketAddr) -> anyhow::Result<TcpListener>
     Ok(listener)
 }
 
-fn setup(config: &Config) -> anyhow::Result<Setup> {
+/// A single node's engine is not given certificates: its clients' TLS stays the operator's to set.
+fn setup(config: &Config, replicates: bool) -> anyhow::Result<Setup> {
     let layout = Layout {
         bin_dir: config.engine.bin_dir.clone(),
         data_dir: config.volume.mount.join(volume_places::data_dir("postgres")),
@@ -137,7 +141,7 @@ fn setup(config: &Config) -> anyhow::Result<Setup> {
         cluster: config.cluster.clone(),
         agent_users: vec![config.daemon.user.clone(), config.engine.user.clone(), own_user()],
         clients: clients.into_iter().filter_map(Result::ok).collect(),
-        tls: None,
+        tls: replicates.then(|| places::engine_tls(config, nix::unistd::Uid::effective().is_root())),
         settings: config.engine.settings.iter().cloned().collect(),
         slot_log_max: SLOT_LOG_MAX,
         deadlines: Deadlines::default(),
@@ -191,6 +195,13 @@ async fn run(
     let tls = Reloader::start(config.tls.clone(), own).context("read [tls]")?;
     let ledger = Ledger::open(&config.daemon.state_dir)?;
     let (client, link) = HelperLink::new(link).context("talk to the root helper")?;
+    let mut link = Box::pin(link.run());
+    if setup.tls.is_some() {
+        tokio::select! {
+            installed = engine_tls::first(&client) => installed.context("give the engine its certificates")?,
+            err = &mut link => return Err(err).context("talk to the root helper"),
+        };
+    }
     let supervisor = Supervisor::new(client.clone(), ledger.clone())?;
     let (engine, actor) = EngineActor::new(supervisor.clone(), clock)?;
     let (send_orders, orders) = watch::channel(GateOrders::default());
@@ -220,10 +231,15 @@ async fn run(
     crew.add("helper link", |cancel| async move {
         tokio::select! {
             () = cancel.cancelled() => {}
-            err = link.run() => warn!(error = %Chain(&err), "root helper is gone"),
+            err = link => warn!(error = %Chain(&err), "root helper is gone"),
         }
     });
     crew.add("engine", |cancel| actor.run(cancel));
+    if setup.tls.is_some() {
+        let (engine, supervisor) = (node.engine.clone(), node.supervisor.clone());
+        let (helper, swapped) = (node.helper.clone(), tls.config());
+        crew.add("engine tls", |cancel| engine_tls::follow(helper, supervisor, engine, swapped, cancel));
+    }
     crew.add("gate", |cancel| GateLoop::new(Postgres::new(setup), orders, send_report).run(cancel));
     let (place, name) = (node.config.repository.clone(), node.config.cluster.clone());
     crew.add("repository", |cancel| repo_watch::run(place, name, repository_wake, send_repository, cancel));

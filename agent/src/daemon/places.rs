@@ -8,14 +8,25 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use holdfast_engine::postgres::links::Tls;
 use nix::unistd::{Gid, Uid, User, chown, getgrouplist, setgroups, setresgid, setresuid};
 
 use crate::config::Config;
+use crate::helper::settings::engine_tls_dir;
+use crate::helper::tls::{CA, CERT, KEY};
 
 /// Where the engine's three configuration files are.
 #[must_use]
 pub fn conf_dir(config: &Config) -> PathBuf {
     config.daemon.state_dir.join("engine")
+}
+
+/// The engine's own copies of the certificate files, which [`crate::helper::HelperClient::install_tls`] brings there. `as_root`
+/// as the daemon was started.
+#[must_use]
+pub fn engine_tls(config: &Config, as_root: bool) -> Tls {
+    let dir = engine_tls_dir(config, as_root);
+    Tls { cert: dir.join(CERT), key: dir.join(KEY), ca: dir.join(CA) }
 }
 
 /// The socket on which the log worker answers `holdfastd fetch-log`.

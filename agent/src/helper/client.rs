@@ -265,6 +265,17 @@ impl HelperClient {
         Ok(count)
     }
 
+    /// Brings the certificate files of `[tls]` to where the engine reads them; says whether one was replaced.
+    ///
+    /// # Errors
+    /// [`CallError`]; `Failure::Helper` names the file that cannot be used, and nothing was replaced then.
+    pub async fn install_tls(&self, deadline: Duration) -> Result<bool, CallError> {
+        let (Answer::InstalledTls { changed }, _) = self.call(Verb::InstallTls, deadline).await? else {
+            return Err(CallError::Answer { verb: Verb::InstallTls.word() });
+        };
+        Ok(changed)
+    }
+
     /// Kills everything of the engine at once; [`Self::engine_processes`] tells when it is gone.
     ///
     /// # Errors

@@ -17,7 +17,7 @@ use super::failed;
 use super::protocol::{Answer, EngineProgram, EngineSignal, Failure, Prepared, ProcessState};
 use super::server::{RELEASE_WITHIN, Server};
 use super::wire::{Channel, WireError};
-use crate::child::process::{ProcessFacts, ProcessId, all_pids, holders_of};
+use crate::child::process::{ProcessFacts, ProcessId, all_pids, catches, holders_of};
 use crate::child::spec::{Go, StageReport};
 
 impl Server {
@@ -142,6 +142,12 @@ impl Server {
         let facts = ProcessFacts::of(process.pid).map_err(failed("look at a process"))?;
         if !facts.is_some_and(|facts| facts.process == process && self.settings.is_engine(&facts)) {
             return Err(Failure::NotOurs { process, what: "engine".to_owned() });
+        }
+        // Before a server has installed its handlers, SIGHUP ends it (signal(7)).
+        if signal == EngineSignal::Reload
+            && !catches(process, Signal::SIGHUP).map_err(failed("look at a process"))?
+        {
+            return Err(Failure::Busy { what: "the start of the engine".to_owned() });
         }
         let signal = match signal {
             EngineSignal::Reload => Signal::SIGHUP,

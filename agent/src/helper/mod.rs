@@ -17,6 +17,7 @@ pub mod protocol;
 mod receivers;
 mod server;
 pub mod settings;
+pub(crate) mod tls;
 mod volume;
 pub mod wire;
 

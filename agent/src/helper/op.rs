@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::protocol::{Answer, Failure, OpFailure};
 use super::receivers::Receivers;
+use super::tls::InstallTls;
 use super::wire::{Channel, WireError};
 use crate::chain::Chain;
 use crate::child::lock;
@@ -29,6 +30,8 @@ pub(super) enum Question {
     LookAtLock { path: PathBuf },
     /// The engine's walreceivers: reading command lines waits for whoever holds the process' memory.
     Receivers(Receivers),
+    /// The engine's certificate files: they may come from a disk that hangs.
+    InstallTls(Box<InstallTls>),
 }
 
 /// The answer; the file system's descriptor comes along after a mount.
@@ -66,6 +69,13 @@ fn answer(question: Question, held: Option<OwnedFd>) -> (Verdict, Option<Root>) 
             None,
         ),
         Question::Receivers(question) => (question.answer().map(Answer::Receivers), None),
+        Question::InstallTls(install) => {
+            let installed = install.run().map_err(|err| Failure::Helper {
+                operation: "install certificates for the engine".to_owned(),
+                error: Chain(&err).to_string(),
+            });
+            (installed.map(|changed| Answer::InstalledTls { changed }), None)
+        }
     }
 }
 

@@ -65,6 +65,8 @@ pub enum Verb {
         /// The engine's first process.
         process: ProcessId,
     },
+    /// Brings the certificate files of `[tls]` to where the engine reads them, as files of its own.
+    InstallTls,
     /// Kills everything of the engine at once: the cgroup, or without one all holders of the lock and what they forked.
     KillEngine,
     /// All processes of the engine that are left.
@@ -94,6 +96,7 @@ impl Verb {
             Self::SignalEngine { .. } => "signal the engine",
             Self::Receivers { .. } => "count walreceivers",
             Self::EndReceivers { .. } => "end walreceivers",
+            Self::InstallTls => "install certificates for the engine",
             Self::KillEngine => "kill the engine",
             Self::EngineProcesses => "list engine processes",
             Self::StartWorker { .. } => "start a worker",
@@ -174,6 +177,11 @@ pub enum Answer {
     Signalled,
     /// Of [`Verb::Receivers`] and [`Verb::EndReceivers`]: how many were found.
     Receivers(u32),
+    /// Of [`Verb::InstallTls`].
+    InstalledTls {
+        /// Whether a file was replaced: an engine that runs has to read them again.
+        changed: bool,
+    },
     /// Of [`Verb::EngineProcesses`].
     Processes(Vec<ProcessFacts>),
     /// Of [`Verb::StartWorker`]: the worker, or what becomes it.

@@ -168,6 +168,10 @@ impl Server {
                 let question = self.about_receivers(process, receivers::Wish::End);
                 return self.start_op(&question, None, word, waiter).map(|()| None);
             }
+            Verb::InstallTls => {
+                let question = Question::InstallTls(Box::new(self.settings.install_tls()));
+                return self.start_op(&question, None, word, waiter).map(|()| None);
+            }
             Verb::PrepareEngine { program, args } => {
                 return self.prepare_engine(program, args, waiter).map(|()| None);
             }

@@ -16,9 +16,10 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use super::protocol::EngineProgram;
+use super::tls::InstallTls;
 use crate::child::process::ProcessFacts;
 use crate::child::spec::{ChildSpec, EngineStage, RunAs};
-use crate::config::Config;
+use crate::config::{Config, TlsConfig};
 use crate::worker::{Role, VolumePlace};
 
 /// Postgres' own advice for its first process (its documentation, "Linux Memory Overcommit"); children go back to 0.
@@ -73,6 +74,8 @@ pub struct Settings {
     reserve: holdfast_model::ByteCount,
     users: Option<Users>,
     cgroup: Option<Cgroup>,
+    tls: TlsConfig,
+    engine_tls: PathBuf,
     worker_env: BTreeMap<String, String>,
 }
 
@@ -136,6 +139,8 @@ impl Settings {
             mount,
             users,
             cgroup,
+            tls: config.tls.clone(),
+            engine_tls: engine_tls_dir(config, Uid::effective().is_root()),
             worker_env: environment_for_workers(std::env::vars()),
         })
     }
@@ -227,6 +232,18 @@ impl Settings {
         }
     }
 
+    /// What brings the certificate files to the engine.
+    pub(super) fn install_tls(&self) -> InstallTls {
+        InstallTls {
+            ca: self.tls.ca.clone(),
+            cert: self.tls.cert.clone(),
+            key: self.tls.key.clone(),
+            read_as: self.users.as_ref().map(|users| users.daemon.clone()),
+            dir: self.engine_tls.clone(),
+            owner: self.users.as_ref().map(|users| (users.engine.uid, users.engine.gid)),
+        }
+    }
+
     /// What a `volume` worker is told before anybody else talks to it.
     #[must_use]
     pub fn volume_place(&self) -> VolumePlace {
@@ -307,10 +324,26 @@ impl Cgroup {
 /// One per data volume: two agents of one machine, even of the same cluster, must never kill each other's engine.
 #[must_use]
 pub fn cgroup_name(config: &Config) -> String {
+    format!("holdfast/{}/engine", place_name(config))
+}
+
+/// Where the engine's certificate files are: off the data volume, in a folder that only root writes, or without root in
+/// a folder of the one user.
+#[must_use]
+pub fn engine_tls_dir(config: &Config, as_root: bool) -> PathBuf {
+    if as_root {
+        Path::new("/run/holdfast.tls").join(place_name(config))
+    } else {
+        config.daemon.state_dir.join("engine-tls")
+    }
+}
+
+/// Different for any two agents of one machine.
+fn place_name(config: &Config) -> String {
     let place =
         uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, config.volume.mount.as_os_str().as_encoded_bytes());
     let (place, ..) = place.as_fields();
-    format!("holdfast/{}.{}.{place:08x}/engine", config.cluster, config.node)
+    format!("{}.{}.{place:08x}", config.cluster, config.node)
 }
 
 /// Mount point and root of the first cgroup2 mount (proc_pid_mountinfo(5)).

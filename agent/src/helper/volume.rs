@@ -23,7 +23,7 @@ impl Question {
                 // The fence must work while anything else hangs, and it only ever takes away.
                 ops::Verb::Plan | ops::Verb::OfferWipe { .. } | ops::Verb::ShutDown => false,
             },
-            Self::LookAtLock { .. } | Self::Receivers(_) => false,
+            Self::LookAtLock { .. } | Self::Receivers(_) | Self::InstallTls(_) => false,
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Not here: when to read them again ([`super::reload`]); making them (`holdfast certs`).
 
-use std::io;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use holdfast_proto::identity::Identity;
 use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ServerConfig, VerifierBuilderError, WebPkiClientVerifier};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{RootCertStore, crypto::CryptoProvider};
 
 use super::peer::{NoIdentity, identify};
@@ -61,6 +62,14 @@ pub enum TlsError {
         /// Whom it should name.
         own: Box<Identity>,
     },
+    /// The key is another certificate's: one of the two was replaced and the other not yet.
+    #[error("key {} does not belong to certificate {}", key.display(), cert.display())]
+    OtherKey {
+        /// The certificate.
+        cert: PathBuf,
+        /// The key.
+        key: PathBuf,
+    },
     /// The authorities cannot verify anybody.
     #[error("use the authorities of {}", file.display())]
     Authorities {
@@ -100,12 +109,41 @@ impl Contents {
     /// Reads the three files of `files`; blocks.
     ///
     /// # Errors
-    /// [`TlsError::Read`].
+    /// [`TlsError::Read`], also for a file above a mebibyte.
     pub fn read(files: &TlsConfig) -> Result<Self, TlsError> {
         let read = |file: &PathBuf| {
-            std::fs::read(file).map_err(|source| TlsError::Read { file: file.clone(), source })
+            read_limited(file).map_err(|source| TlsError::Read { file: file.clone(), source })
         };
         Ok(Self { ca: read(&files.ca)?, cert: read(&files.cert)?, key: read(&files.key)? })
+    }
+
+    /// Authorities, certificates and key, as they were read.
+    pub(crate) fn pem(&self) -> (&[u8], &[u8], &[u8]) {
+        (&self.ca, &self.cert, &self.key)
+    }
+
+    /// Whether certificate and key belong together, and there is an authority: what any server needs of them.
+    ///
+    /// # Errors
+    /// [`TlsError`], naming the file.
+    pub fn check(&self, files: &TlsConfig) -> Result<(), TlsError> {
+        certificates(&files.ca, &self.ca)?;
+        self.certified_key(files, &rustls::crypto::aws_lc_rs::default_provider())?;
+        Ok(())
+    }
+
+    fn certified_key(&self, files: &TlsConfig, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {
+        let chain = certificates(&files.cert, &self.cert)?;
+        let key = PrivateKeyDer::from_pem_slice(&self.key)
+            .map_err(|source| TlsError::Pem { file: files.key.clone(), source })?;
+        CertifiedKey::from_der(chain, key, provider).map_err(|source| {
+            let (cert, key) = (files.cert.clone(), files.key.clone());
+            if matches!(source, rustls::Error::InconsistentKeys(_)) {
+                TlsError::OtherKey { cert, key }
+            } else {
+                TlsError::Rustls { file: cert, source }
+            }
+        })
     }
 
     /// Makes the configuration: TLS 1.3, HTTP/2, callers must show a certificate that chains to `files.ca`, and the
@@ -115,18 +153,15 @@ impl Contents {
     /// [`TlsError`], naming the file.
     pub fn server_config(&self, files: &TlsConfig, own: &Identity) -> Result<ServerConfig, TlsError> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let chain = certificates(&files.cert, &self.cert)?;
-        check_own(files, &chain, own)?;
-        let key = PrivateKeyDer::from_pem_slice(&self.key)
-            .map_err(|source| TlsError::Pem { file: files.key.clone(), source })?;
+        let certified = self.certified_key(files, &provider)?;
+        check_own(files, &certified.cert, own)?;
         let with_key = |source| TlsError::Rustls { file: files.cert.clone(), source };
         let verifier = self.verifier(files, Arc::clone(&provider))?;
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(with_key)?
             .with_client_cert_verifier(verifier)
-            .with_single_cert(chain, key)
-            .map_err(with_key)?;
+            .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
         config.alpn_protocols = vec![b"h2".to_vec()];
         Ok(config)
     }
@@ -144,6 +179,14 @@ impl Contents {
             .build()
             .map_err(|source| TlsError::Authorities { file: files.ca.clone(), source })
     }
+}
+
+/// A certificate file is a few kilobytes; whoever owns it may not fill memory.
+fn read_limited(file: &Path) -> io::Result<Vec<u8>> {
+    const LIMIT: u64 = 1 << 20;
+    let mut bytes = Vec::new();
+    std::fs::File::open(file)?.take(LIMIT + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LIMIT { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(bytes) }
 }
 
 fn certificates(file: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {

@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test whose parts cannot be set up has failed")]
 
 mod adopt;
+mod certificates;
 mod disk;
 mod log;
 mod node;

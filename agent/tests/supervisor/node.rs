@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use holdfast_agent::child::process;
 use holdfast_agent::config::Config;
+use holdfast_agent::daemon::places;
 use holdfast_agent::helper::protocol::EngineProgram;
 use holdfast_agent::helper::settings;
 use holdfast_agent::helper::wire::{self, WireError};
@@ -17,6 +18,7 @@ use holdfast_agent::helper::{HelperClient, HelperLink};
 use holdfast_agent::ledger::Ledger;
 use holdfast_agent::supervisor::Supervisor;
 use holdfast_agent::supervisor::stop::Patience;
+use holdfast_engine::postgres::links::Tls;
 use holdfast_model::Incarnation;
 use holdfast_storage::ops::{Consent, FormatOrder, Response, Seen, Verb};
 use nix::sys::signal::{Signal, kill};
@@ -152,6 +154,11 @@ impl Node {
         wait_until(&format!("{text:?} is in the log"), || self.log().contains(text)).await;
     }
 
+    /// Where the engine's certificates are.
+    pub(crate) fn engine_tls(&self) -> Tls {
+        places::engine_tls(&Config::load(&self.path("holdfast.toml")).unwrap(), true)
+    }
+
     /// As `/proc/PID/cgroup` shows it, without the leading slash.
     pub(crate) fn cgroup_name(&self) -> String {
         settings::cgroup_name(&Config::load(&self.path("holdfast.toml")).unwrap())
@@ -185,6 +192,7 @@ impl Drop for Node {
             std::thread::yield_now();
         }
         drop(cgroup.parent().map(fs::remove_dir));
+        drop(fs::remove_dir_all(self.engine_tls().ca.parent().unwrap()));
     }
 }
 
@@ -241,9 +249,9 @@ mount = "DIR/mnt"
 bin_dir = "DIR/bin"
 user = "{ENGINE}"
 [tls]
-ca = "/none/ca.pem"
-cert = "/none/node.pem"
-key = "/none/node.key"
+ca = "DIR/pki/ca.pem"
+cert = "DIR/pki/node.pem"
+key = "DIR/pki/node.key"
 "#
     )
 }
