@@ -11,11 +11,31 @@
 //! * `alone_the_local_flush_is_the_ack`.
 //! * `members_that_the_rule_does_not_name_never_count` (I7).
 //! * `the_acked_position_is_the_kth_highest_and_never_past_the_local_flush`.
+//! * `a_refounded_rule_asks_nobody_who_is_lost`.
 
 use std::collections::BTreeSet;
 
 use holdfast_model::{Member, Rule};
 use serde::{Deserialize, Serialize};
+
+/// The rules of a log, newest first, that may be open: the newest, and its predecessor until the newest's marker was seen
+/// acked. A refounding is the one exception: it begins with a rule that changes more than the primary, and whoever could have
+/// acked under the rules before it is lost.
+#[must_use]
+pub fn open_rules(newest_first: &[Rule]) -> &[Rule] {
+    match newest_first {
+        [newest, before, ..] if newest.id.term == before.id.term || is_promotion(newest, before) => {
+            &newest_first[..2]
+        }
+        [_, ..] => &newest_first[..1],
+        [] => &[],
+    }
+}
+
+/// Only a promotion makes a term and keeps the rest of the rule ([`crate::change`]).
+fn is_promotion(newest: &Rule, before: &Rule) -> bool {
+    newest.k == before.k && newest.voters == before.voters
+}
 
 /// `k` of `ackers` must hold a commit, beside its primary.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -124,6 +144,22 @@ mod tests {
             AckQuorum::of_open(&rule(0, &["a:x", "b:y"]), std::slice::from_ref(&old)),
             AckQuorum::of(&old)
         );
+    }
+
+    #[test]
+    fn a_refounded_rule_asks_nobody_who_is_lost() {
+        let numbered = |term, version, rule: Rule| {
+            let id = holdfast_model::RuleId { term: holdfast_model::Term::new(term).unwrap(), version };
+            Rule { id, ..rule }
+        };
+        let old = numbered(1, 4, rule(1, &["a:x", "b:y", "c:z"]));
+        let promoted = numbered(2, 1, Rule { primary: member("b"), ..old.clone() });
+        let changed = numbered(2, 2, rule(1, &["a:x", "b:y"]));
+        let refounded = numbered(3, 1, rule(0, &["a:x"]));
+        let resumed = numbered(3, 2, rule(0, &["a:x"]));
+        let newest_first = [resumed, refounded, changed, promoted, old];
+        let open = |from: usize| open_rules(&newest_first[from..]).len();
+        assert_eq!([0, 1, 2, 3, 4, 5].map(open), [2, 1, 2, 2, 1, 0]);
     }
 
     proptest! {

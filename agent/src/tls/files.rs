@@ -136,11 +136,13 @@ impl Contents {
         let chain = certificates(&files.cert, &self.cert)?;
         let key = PrivateKeyDer::from_pem_slice(&self.key)
             .map_err(|source| TlsError::Pem { file: files.key.clone(), source })?;
-        CertifiedKey::from_der(chain, key, provider).map_err(|source| match source {
-            rustls::Error::InconsistentKeys(_) => {
-                TlsError::OtherKey { cert: files.cert.clone(), key: files.key.clone() }
+        CertifiedKey::from_der(chain, key, provider).map_err(|source| {
+            let (cert, key) = (files.cert.clone(), files.key.clone());
+            if matches!(source, rustls::Error::InconsistentKeys(_)) {
+                TlsError::OtherKey { cert, key }
+            } else {
+                TlsError::Rustls { file: cert, source }
             }
-            source => TlsError::Rustls { file: files.cert.clone(), source },
         })
     }
 

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use holdfast_model::{Lsn, Term};
+use holdfast_model::{Lsn, Member, Term};
 
 use super::LogError;
 use super::object::{self, LogObject};
@@ -30,12 +30,14 @@ pub(crate) struct Span {
     pub(crate) content: Vec<u8>,
     pub(crate) previous: Option<ChunkName>,
     pub(crate) link: ChunkName,
+    /// Who shipped the last of it.
+    pub(crate) member: Member,
 }
 
 impl Span {
     fn new(object: LogObject) -> Self {
         let LogObject { header, content, link } = object;
-        Self { start: header.start, content, previous: header.previous, link }
+        Self { start: header.start, content, previous: header.previous, link, member: header.member }
     }
 
     pub(crate) const fn end(&self) -> Lsn {
@@ -113,6 +115,7 @@ impl Index {
             }
             span.content.extend_from_slice(&piece.content);
             span.link = piece.link;
+            span.member = piece.header.member;
         }
         Ok(joined)
     }

@@ -1,6 +1,7 @@
 //! Shipped log: what was acked since the last backup, each second, in objects that are never overwritten.
 //!
 //! * [`Shipper`] writes `log/<term>/<start>`, and compacts complete segments to `log/<term>/segment/<start>`.
+//! * [`Missing`] is what older terms of a chain lack, for a new primary to ship before its own.
 //! * [`LogReader`] reads one history back, cut where each next reign began, and proves its end.
 //!
 //! Not here: what log means. To this crate it is bytes at positions.
@@ -11,10 +12,12 @@ use crate::repository::Repository;
 use crate::store::StoreError;
 
 mod index;
+mod missing;
 mod object;
 mod reader;
 mod shipper;
 
+pub use missing::Missing;
 pub use object::ObjectError;
 pub use reader::{LogReader, Segment};
 pub use shipper::Shipper;
@@ -97,7 +100,9 @@ pub enum LogError {
         start: Lsn,
     },
     /// Another member ships this term.
-    #[error("log of term {term} at {at} was shipped by {member}: a term has one primary")]
+    #[error(
+        "log of term {term} at {at} was shipped by {member}: a term has one primary, and is over when another term begins"
+    )]
     OtherMember {
         /// The term.
         term: Term,

@@ -9,8 +9,10 @@
 //! * `two_shippers_of_one_term_make_one_line`.
 //! * `log_that_differs_from_what_was_shipped_is_refused`.
 //! * `compaction_cut_short_at_any_request_loses_nothing`.
+//! * `an_heir_completes_the_term_of_a_primary_that_is_gone`, in the same line.
+//! * `a_primary_whose_term_has_an_heir_is_refused`.
 //!
-//! Not here: which log may be shipped. Ship only what is acked.
+//! Not here: which log may be shipped. Ship only what is acked; of an older term, only what the next one began with.
 
 use holdfast_model::{Lsn, Member, Term};
 use tracing::debug;
@@ -23,31 +25,69 @@ use crate::key;
 use crate::repository::Repository;
 use crate::store::Created;
 
+/// Whose the term is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// This member's: whatever another one ships under it is somebody else's history.
+    Primary,
+    /// Another member's, which is over. What is common to both is the same log, whoever ships it first.
+    Heir,
+}
+
 /// Ships the log of one term.
 #[derive(Debug)]
 pub struct Shipper {
     repository: Repository,
     term: Term,
     member: Member,
+    standing: Standing,
     next: Option<Lsn>,
     link: Option<ChunkName>,
 }
 
 impl Shipper {
-    /// Finds where the log of `term` ends in the repository.
+    /// Finds where the log of `term` ends in the repository, to go on as its primary.
     ///
     /// # Errors
-    /// [`LogError`]; also if the newest segment has a gap: then new log would be unreadable.
+    /// [`LogError`]; also if the newest segment has a gap: then new log would be unreadable. [`LogError::OtherMember`] when
+    /// another member went on with the term: it is over.
     pub async fn resume(repository: &Repository, term: Term, member: &Member) -> Result<Self, LogError> {
+        Self::find(repository, term, member, Standing::Primary).await
+    }
+
+    /// Finds where the log of an older term ends, to complete it with what the next term began with.
+    ///
+    /// # Errors
+    /// As [`Self::resume`], but whoever shipped the term.
+    pub async fn inherit(repository: &Repository, term: Term, member: &Member) -> Result<Self, LogError> {
+        Self::find(repository, term, member, Standing::Heir).await
+    }
+
+    async fn find(
+        repository: &Repository,
+        term: Term,
+        member: &Member,
+        standing: Standing,
+    ) -> Result<Self, LogError> {
         let index = Index::load(repository, term).await?;
         let newest = match index.last() {
             Some(last) => index.read(repository, index.floor(last)).await?,
             None => None,
         };
+        if let Some(span) = newest.as_ref().filter(|span| span.member != *member) {
+            match standing {
+                Standing::Primary => {
+                    let (at, member) = (span.start, span.member.clone());
+                    return Err(LogError::OtherMember { term, at, member });
+                }
+                Standing::Heir => {}
+            }
+        }
         Ok(Self {
             repository: repository.clone(),
             term,
             member: member.clone(),
+            standing,
             next: newest.as_ref().map(Span::end),
             link: newest.map(|span| span.link),
         })
@@ -106,7 +146,7 @@ impl Shipper {
         let size = self.repository.log_segment_size();
         let there = object::decode(self.repository.name_key(), &there, (term, start), size)
             .map_err(|source| LogError::Object { key, source })?;
-        if there.header.member != self.member {
+        if self.standing == Standing::Primary && there.header.member != self.member {
             return Err(LogError::OtherMember { term, at: start, member: there.header.member });
         }
         let common = there.content.len().min(content.len());

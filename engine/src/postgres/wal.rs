@@ -15,6 +15,26 @@ use holdfast_model::{Lsn, Term};
 /// Bytes of one page of the log (`XLOG_BLCKSZ`); a build option that nobody changes, checked by [`super::control`].
 pub const PAGE_BYTES: u64 = 8192;
 
+/// Whether `bytes` can be the log from `from` on: each page that begins in them is headed as the page of its place. A segment
+/// file that is kept for later use holds pages of other places, and so does one that was cut short.
+#[must_use]
+pub fn are_in_place(bytes: &[u8], from: Lsn, segments: Segments) -> bool {
+    let end = from.offset() + bytes.len() as u64;
+    let mut at = from.offset().next_multiple_of(PAGE_BYTES);
+    while at < end {
+        let skip = usize::try_from(at - from.offset()).expect("within a slice in memory");
+        let page = &bytes[skip..];
+        // The end may cut a header short: then there is nothing to tell it by.
+        let segment_start = at.is_multiple_of(segments.bytes());
+        let whole = page.len() >= record::PAGE_HEADER;
+        if whole && record::page_header(page, Lsn::from_offset(at), segment_start).is_none() {
+            return false;
+        }
+        at += PAGE_BYTES;
+    }
+    true
+}
+
 /// Cuts the log into segment files of one size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Segments {
@@ -111,6 +131,31 @@ mod tests {
         // What pg_walfile_name says for a position inside a segment.
         assert_eq!(name("0/16B3748", 1), "000000010000000000000001");
         assert_eq!(name("2A/FF000028", 17), "000000110000002A000000FF");
+    }
+
+    #[test]
+    fn only_pages_of_their_place_are_in_place() {
+        let segments = Segments::DEFAULT;
+        let page = |at: u64| {
+            let mut page = vec![7; 8192];
+            let long = at.is_multiple_of(segments.bytes());
+            page[..20].fill(0);
+            page[..2].copy_from_slice(&0xD110_u16.to_le_bytes());
+            page[2] = if long { 2 } else { 0 };
+            page[8..16].copy_from_slice(&at.to_le_bytes());
+            page
+        };
+        let start = 3 * segments.bytes();
+        let log: Vec<u8> = (0..4).flat_map(|n| page(start + n * PAGE_BYTES)).collect();
+        let holds = |skip: usize, take: usize| {
+            are_in_place(&log[skip..skip + take], Lsn::from_offset(start + skip as u64), segments)
+        };
+        assert!(holds(0, log.len()) && holds(100, 20_000) && holds(100, 50) && holds(8000, 200));
+        let at = |offset| are_in_place(&log, Lsn::from_offset(offset), segments);
+        assert!(!at(start + PAGE_BYTES) && !at(2 * segments.bytes()), "log of another place");
+        let mut zeroed = log.clone();
+        zeroed[2 * 8192..].fill(0);
+        assert!(!are_in_place(&zeroed, Lsn::from_offset(start), segments), "ends before");
     }
 
     #[test]
