@@ -60,6 +60,12 @@ impl History {
         gaps.filter(|gap| gap.until - gap.from > longer_than).collect()
     }
 
+    /// The longest time without acks, if there were two acks.
+    #[must_use]
+    pub fn longest_outage(&self) -> Option<Outage> {
+        self.outages(Duration::ZERO).into_iter().max_by_key(|gap| gap.until - gap.from)
+    }
+
     /// Compares with `found`: how many times each id is in the table.
     #[must_use]
     pub fn audit(&self, found: &BTreeMap<i64, i64>) -> Audit {
@@ -97,6 +103,7 @@ pub struct Audit {
 #[derive(Debug)]
 pub struct AckedWriter {
     config: Config,
+    table: String,
     history: Arc<Mutex<History>>,
     cancel: CancellationToken,
     tasks: JoinSet<()>,
@@ -108,18 +115,33 @@ impl AckedWriter {
     /// # Errors
     /// The server does not take the table.
     pub async fn start(config: Config) -> Result<Self> {
+        Self::start_in(config, "acked").await
+    }
+
+    /// The same in a table of its own, for one of several writers.
+    ///
+    /// # Errors
+    /// The server does not take the table.
+    pub async fn start_in(config: Config, table: &str) -> Result<Self> {
         let mut connections = JoinSet::new();
         let client = connect(&config, &mut connections).await?;
         // No unique index: it would hide an id that was applied twice.
         client
-            .batch_execute("create table if not exists acked (id bigint not null)")
+            .batch_execute(&format!("create table if not exists {table} (id bigint not null)"))
             .await
             .context("make the table")?;
         let history = Arc::new(Mutex::new(History::default()));
         let cancel = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        tasks.spawn(write_until_cancelled(config.clone(), Arc::clone(&history), cancel.clone()));
-        Ok(Self { config, history, cancel, tasks })
+        let insert = format!("insert into {table} (id) values ($1)");
+        tasks.spawn(write_until_cancelled(config.clone(), insert, Arc::clone(&history), cancel.clone()));
+        Ok(Self { config, table: table.to_owned(), history, cancel, tasks })
+    }
+
+    /// Where it writes.
+    #[must_use]
+    pub fn table(&self) -> &str {
+        &self.table
     }
 
     /// What it remembers so far.
@@ -132,19 +154,32 @@ impl AckedWriter {
     ///
     /// # Errors
     /// It does not stop, or the table cannot be read.
-    pub async fn stop(mut self) -> Result<(History, BTreeMap<i64, i64>)> {
+    pub async fn stop(self) -> Result<(History, BTreeMap<i64, i64>)> {
+        let (config, select) = (self.config.clone(), count_each(&self.table));
+        let history = self.halt().await?;
+        let mut connections = JoinSet::new();
+        let client = connect(&config, &mut connections).await?;
+        let rows = client.query(&select, &[]).await.context("read the table")?;
+        Ok((history, rows.iter().map(|row| (row.get(0), row.get(1))).collect()))
+    }
+
+    /// Stops and returns everything that it remembers; whoever reads the table does so by other means.
+    ///
+    /// # Errors
+    /// It does not stop.
+    pub async fn halt(mut self) -> Result<History> {
         self.cancel.cancel();
         time::timeout(STOP_WITHIN, async { while self.tasks.join_next().await.is_some() {} })
             .await
             .context("the acked writer does not stop")?;
-        let mut connections = JoinSet::new();
-        let client = connect(&self.config, &mut connections).await?;
-        let rows = client
-            .query("select id, count(*) from acked group by id", &[])
-            .await
-            .context("read the table")?;
-        Ok((self.history(), rows.iter().map(|row| (row.get(0), row.get(1))).collect()))
+        Ok(self.history())
     }
+}
+
+/// The query for how many times each id is in a writer's table: what [`History::audit`] wants to know.
+#[must_use]
+pub fn count_each(table: &str) -> String {
+    format!("select id, count(*) from {table} group by id")
 }
 
 async fn connect(config: &Config, connections: &mut JoinSet<()>) -> Result<Client> {
@@ -157,7 +192,12 @@ async fn connect(config: &Config, connections: &mut JoinSet<()>) -> Result<Clien
     Ok(client)
 }
 
-async fn write_until_cancelled(config: Config, history: Arc<Mutex<History>>, cancel: CancellationToken) {
+async fn write_until_cancelled(
+    config: Config,
+    insert: String,
+    history: Arc<Mutex<History>>,
+    cancel: CancellationToken,
+) {
     let remember =
         |change: &dyn Fn(&mut History)| change(&mut history.lock().unwrap_or_else(PoisonError::into_inner));
     let mut next = 1;
@@ -171,9 +211,7 @@ async fn write_until_cancelled(config: Config, history: Arc<Mutex<History>>, can
         while !cancel.is_cancelled() {
             let id = next;
             next += 1;
-            let answer =
-                time::timeout(ANSWER_WITHIN, client.execute("insert into acked (id) values ($1)", &[&id]))
-                    .await;
+            let answer = time::timeout(ANSWER_WITHIN, client.execute(&insert, &[&id])).await;
             if matches!(answer, Ok(Ok(_))) {
                 let ack = Ack { id, at: Instant::now() };
                 remember(&|history| history.acked.push(ack));
@@ -227,5 +265,6 @@ mod tests {
         let outages = history.outages(Duration::from_secs(1));
         assert_eq!(outages.len(), 1);
         assert_eq!(outages[0].until - outages[0].from, Duration::from_secs(5));
+        assert_eq!(history.longest_outage(), Some(outages[0]));
     }
 }

@@ -4,7 +4,8 @@
 //! * [`loop_disk`]: disks that vanish, stall and fail.
 //! * [`weed`]: a real S3 server. [`haproxy`]: a real load balancer.
 //! * [`zones`]: three zones whose links can be cut. [`placement`]: where a program runs, there or on loopback.
-//! * [`node`] and [`daemon`]: a configured `holdfastd` and its command line.
+//! * [`node`] and [`daemon`]: a configured `holdfastd` and its command line. [`postmaster`]: its engine's processes.
+//! * [`cluster`]: three of them, in three zones, and everything that can happen to them.
 //! * [`acked`]: a client that remembers what it was told was committed, and the audit of that memory.
 //! * [`logs`]: a test fails on warnings that it did not expect.
 //! * [`pgbench`]: the load. [`footprint`]: what the agent takes of the machine.
@@ -15,6 +16,7 @@
 
 pub mod acked;
 pub mod bench;
+pub mod cluster;
 pub mod daemon;
 pub mod demo;
 pub mod eventually;
@@ -27,6 +29,7 @@ pub mod node;
 pub mod pgbench;
 pub mod placement;
 pub mod ports;
+pub mod postmaster;
 pub mod process;
 pub mod scratch;
 pub mod timeline;

@@ -2,12 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use holdfast_integration::daemon::Serving;
 use holdfast_integration::node::Node;
-use nix::errno::Errno;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use holdfast_integration::postmaster::signal_all;
+use nix::sys::signal::Signal;
 
 use crate::processes;
 use crate::stage::Stage;
@@ -22,13 +21,7 @@ async fn it_resumes_in_place(whom: fn(&Node) -> Result<BTreeSet<i32>>) -> Result
     let engine = processes::of_engine(&stage.node)?;
     let (term, version) = stage.rule()?;
 
-    for pid in whom(&stage.node)? {
-        match kill(Pid::from_raw(pid), Signal::SIGKILL) {
-            // They end by themselves when they see the first of them gone.
-            Ok(()) | Err(Errno::ESRCH) => {}
-            Err(err) => return Err(err).context("kill the engine"),
-        }
-    }
+    signal_all(&whom(&stage.node)?, Signal::SIGKILL)?;
     stage.logs_say("engine ended by itself").await?;
     stage.becomes(Serving::Yes).await?;
 

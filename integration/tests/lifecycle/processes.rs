@@ -1,10 +1,10 @@
 //! Processes of one node as the kernel has them.
 
 use std::collections::BTreeSet;
-use std::fs;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use holdfast_integration::node::Node;
+pub(crate) use holdfast_integration::postmaster::{of_engine, of_whole_engine};
 use holdfast_integration::{eventually, footprint};
 
 use crate::stage::NOTICED_WITHIN;
@@ -22,20 +22,4 @@ pub(crate) async fn gone(node: &Node, pids: &BTreeSet<u32>) -> Result<()> {
         Ok(())
     })
     .await
-}
-
-/// The engine's first process, by its own pid file on the volume.
-pub(crate) fn of_engine(node: &Node) -> Result<i32> {
-    let file = node.mount.join("pgdata/postmaster.pid");
-    let text = fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
-    text.lines().next().and_then(|line| line.parse().ok()).context("no pid in the engine's pid file")
-}
-
-/// All of the engine: its first process and that one's children.
-pub(crate) fn of_whole_engine(node: &Node) -> Result<BTreeSet<i32>> {
-    let first = of_engine(node)?;
-    let children = fs::read_to_string(format!("/proc/{first}/task/{first}/children"))
-        .context("list the engine's processes")?;
-    let children = children.split_whitespace().map(str::parse).collect::<Result<BTreeSet<i32>, _>>()?;
-    Ok(children.into_iter().chain([first]).collect())
 }
