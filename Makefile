@@ -10,7 +10,7 @@ NEXTEST_PROFILE ?= $(if $(CI),ci,default)
 
 export CARGO_TERM_COLOR ?= $(if $(CI),never,auto)
 
-.PHONY: help demo demo-single test test-long lint bench tools clean fmt
+.PHONY: help demo demo-single demo-zones test test-long lint bench tools clean fmt
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -22,6 +22,11 @@ demo-single: ## a disk vanishes under load and the node comes back by itself
 	@$(SETUP) packages tools
 	@$(CARGO) build --locked --quiet --bins
 	@target/debug/holdfast-demo single
+
+demo-zones: ## three nodes in three zones: engines, links and disks are lost, and no commit (needs root)
+	@$(SETUP) packages tools
+	@$(CARGO) build --locked --quiet --bins
+	@target/debug/holdfast-demo zones
 
 test: lint ## everything that CI runs
 	@$(SETUP) nextest postgres17

@@ -24,6 +24,11 @@ impl Timeline {
         self.moments.push((what.into(), at));
     }
 
+    /// Orders the moments by when they were.
+    pub fn sort(&mut self) {
+        self.moments.sort_by_key(|(_, at)| *at);
+    }
+
     /// A table: when, how long after the moment before, what.
     #[must_use]
     pub fn table(&self) -> String {

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use holdfast_integration::demo::single;
+use holdfast_integration::demo::{single, zones};
 
 /// What holdfast does, told scene by scene on real parts. Cleans up after itself, also on Ctrl-C.
 #[derive(Debug, Parser)]
@@ -17,13 +17,21 @@ struct Cli {
 enum Story {
     /// One node loses its only disk under load, and comes back from object storage by itself.
     Single(single::Options),
+    /// Three nodes in three zones lose engines, links and disks, and no commit.
+    Zones(zones::Options),
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let Story::Single(options) = Cli::parse().story;
+    let story = Cli::parse().story;
+    let playing = async {
+        match &story {
+            Story::Single(options) => single::play(options).await,
+            Story::Zones(options) => zones::play(options).await,
+        }
+    };
     let outcome = tokio::select! {
-        played = single::play(&options) => played,
+        played = playing => played,
         interrupted = tokio::signal::ctrl_c() => report_interrupt(interrupted),
     };
     match outcome {

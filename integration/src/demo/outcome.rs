@@ -75,17 +75,39 @@ fn ranges(ids: impl Iterator<Item = i64>) -> String {
 /// `since`.
 #[must_use]
 pub fn told_since(lines: &[Line], since: SystemTime) -> String {
-    let mut told = String::new();
-    for line in lines.iter().filter(|line| line.level >= Level::Info && line.target.starts_with("holdfast")) {
-        let Some(after) = line.at().and_then(|at| at.duration_since(since).ok()) else { continue };
+    table(told(lines, since))
+}
+
+/// The same of several agents, by name, in the order in which it was said.
+#[must_use]
+pub fn told_by_all_since(agents: &[(String, Vec<Line>)], since: SystemTime) -> String {
+    let by = |(name, lines): &(String, Vec<Line>)| {
+        told(lines, since).map(|(after, said)| (after, format!("{name}  {said}"))).collect::<Vec<_>>()
+    };
+    let mut all: Vec<_> = agents.iter().flat_map(by).collect();
+    all.sort_by_key(|(after, _)| *after);
+    table(all.into_iter())
+}
+
+fn told(lines: &[Line], since: SystemTime) -> impl Iterator<Item = (Duration, String)> {
+    let ours = lines.iter().filter(|line| line.level >= Level::Info && line.target.starts_with("holdfast"));
+    ours.filter_map(move |line| {
+        let after = line.at()?.duration_since(since).ok()?;
         let loud = if line.level >= Level::Warn {
             format!("{:?}: ", line.level).to_lowercase()
         } else {
             String::new()
         };
-        writeln!(told, "{:>9}  {loud}{}", seconds(after), line.shown()).expect("a string takes all text");
+        Some((after, format!("{loud}{}", line.shown())))
+    })
+}
+
+fn table(told: impl Iterator<Item = (Duration, String)>) -> String {
+    let mut table = String::new();
+    for (after, said) in told {
+        writeln!(table, "{:>9}  {said}", seconds(after)).expect("a string takes all text");
     }
-    told
+    table
 }
 
 #[cfg(test)]
@@ -126,6 +148,23 @@ mod tests {
         let vanished = later();
         let audit = Audit { repeated: vec![7], ..audit(vanished, &[]) };
         judge(&audit, vanished).expect_err("it was applied twice");
+    }
+
+    fn line(at: &str, level: Level, message: &str) -> Line {
+        let target = "holdfast_agent::gate".to_owned();
+        let (timestamp, message) = (format!("2026-01-01T00:00:{at}Z"), message.to_owned());
+        Line { timestamp, level, target, message, fields: serde_json::Map::new() }
+    }
+
+    #[test]
+    fn what_several_agents_said_is_told_in_the_order_of_time() {
+        let since = humantime::parse_rfc3339("2026-01-01T00:00:01Z").unwrap();
+        let first = vec![line("00.5", Level::Info, "before"), line("03.0", Level::Warn, "disk unsafe")];
+        let second = vec![line("02.0", Level::Info, "gate changed"), line("04.0", Level::Debug, "quiet")];
+        assert_eq!(
+            told_by_all_since(&[("n1".to_owned(), first), ("n2".to_owned(), second)], since),
+            "   1.00 s  n2  gate changed\n   2.00 s  n1  warn: disk unsafe\n"
+        );
     }
 
     #[test]
