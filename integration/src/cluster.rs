@@ -158,7 +158,8 @@ impl Cluster {
         Ok(Way { balancer, door })
     }
 
-    /// Makes the cluster on the first node, the clients' database in it, and a backup: the others join from that.
+    /// Makes the cluster on the first node, and the clients' database in it. Its agent takes the first backup by itself, and the
+    /// others join from that.
     ///
     /// # Errors
     /// It does not open, or the backup fails.

@@ -1,6 +1,18 @@
 //! Clusters in zones: real daemons, engines, disks, load balancers and object storage. Needs root.
 //!
 //! * [`alone`]: the stage itself, with a node in one zone only.
+//!
+//! With three, each row of the fault matrix that needs a real engine, with failover by command; each ends whole and with an
+//! audit ([`stage::play`]):
+//! * [`crash`]: processes end or stand still.
+//! * [`partition`]: links are cut.
+//! * [`disks`]: disks vanish, fill up, fail and hang.
+//! * [`waiters`]: the primary ends while commits wait.
 
 mod alone;
+mod crash;
+mod disks;
+mod partition;
+mod stage;
+mod waiters;
 mod whole;

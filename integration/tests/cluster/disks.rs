@@ -1,0 +1,170 @@
+//! Disks vanish, fill up, fail and hang: rows F7, F8 and F16 of the fault matrix.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use holdfast_integration::cluster::disk::Disk;
+use holdfast_integration::cluster::order::Order;
+use holdfast_integration::cluster::{ClusterSpec, Fate, NOTICED_WITHIN};
+use holdfast_integration::daemon::Serving;
+use holdfast_integration::process::{command, run};
+use holdfast_integration::{eventually, throughout};
+use nix::sys::statvfs::statvfs;
+
+use crate::stage::{A_WHILE, play};
+
+/// Said while a disk is lost.
+const DISK_LOST: &[&str] = &[
+    "disk unsafe",
+    "engine ended by itself",
+    "log not shipped",
+    "log shipping ended",
+    "gate not closed in time",
+    "client sessions not ended",
+    "Input/output error",
+    "the database system is",
+    "terminating connection",
+    "was terminated by signal",
+];
+/// What stays free of a volume that fills up: less than the reserve, more than the engine needs to live.
+const LEFT: u64 = 40 << 20;
+/// Shorter than the deadline of a probe write.
+const A_HICCUP: Duration = Duration::from_millis(700);
+const HICCUPS: usize = 5;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_whose_disk_vanishes_comes_back_as_another_member_and_no_client_notices_as_root()
+-> Result<()> {
+    play("follower-disk", ClusterSpec::default(), DISK_LOST, async |stage| {
+        let loser = stage.others[1];
+        let writer = stage.writer(stage.others[0]).await?;
+        let lost = stage.cluster.site(loser)?.lose_disk()?;
+        stage.cluster.writes_go_on(&writer).await?;
+        let new = stage.cluster.has_another_member(loser, &lost).await?;
+        ensure!(new != lost, "{new}");
+        stage.same_reign()?;
+        Ok(vec![writer])
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_primary_whose_disk_vanishes_is_replaced_by_command_and_comes_back_as_another_member_as_root()
+-> Result<()> {
+    play("primary-disk", ClusterSpec::default(), DISK_LOST, async |stage| {
+        let primary = stage.primary;
+        let writer = stage.writer(stage.others[1]).await?;
+        let lost = stage.cluster.site(primary)?.lose_disk()?;
+        stage.cluster.becomes(primary, Serving::No, NOTICED_WITHIN).await?;
+        stage.fails_over().await?;
+        stage.cluster.writes_go_on(&writer).await?;
+        stage.cluster.has_another_member(primary, &lost).await?;
+        Ok(vec![writer])
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blank_node_under_an_old_name_counts_for_nothing_in_a_failover_as_root() -> Result<()> {
+    play("same-name", ClusterSpec::default(), DISK_LOST, async |stage| {
+        let (primary, [blank, third]) = (stage.primary, stage.others);
+        let writer = stage.writer(third).await?;
+        // Nobody can tell the primary before it dies.
+        let engine = stage.cluster.site(blank)?;
+        let lost = engine.lose_disk()?;
+        engine.kill_engine()?;
+        stage.cluster.site_mut(blank)?.kill_agent();
+        stage.cluster.writes_go_on(&writer).await?;
+        stage.cluster.site_mut(primary)?.kill_agent();
+        stage.cluster.site(primary)?.kill_engine()?;
+        stage.cluster.site_mut(blank)?.start_agent().await?;
+        eventually("a node that sees the third", NOTICED_WITHIN, async || {
+            stage.cluster.site(blank)?.seen().map(drop)
+        })
+        .await?;
+
+        throughout(A_WHILE, async || {
+            let refused = stage.cluster.order(third, Order::Failover);
+            let Err(refused) = refused else { bail!("one member of three became primary") };
+            ensure!(format!("{refused:#}").contains(&lost), "the lost member is not named: {refused:#}");
+            Ok(())
+        })
+        .await?;
+
+        stage.cluster.site_mut(primary)?.start_agent().await?;
+        stage.cluster.writes_go_on(&writer).await?;
+        stage.cluster.has_another_member(blank, &lost).await?;
+        Ok(vec![writer])
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_primary_that_is_nearly_full_hands_over_and_follows_as_root() -> Result<()> {
+    play("full", ClusterSpec::default(), &["read-only transaction"], async |stage| {
+        let (primary, to) = (stage.primary, stage.others[0]);
+        let writer = stage.writer(stage.others[1]).await?;
+        let mount = stage.cluster.site(primary)?.node.mount.clone();
+        let filler = mount.join("filler");
+        let space = statvfs(&mount).context("measure the volume")?;
+        let size = (space.blocks_available() * space.fragment_size() - LEFT).to_string();
+        run(command("fallocate").args(["--length", &size]).arg(&filler))?;
+        stage.cluster.becomes(primary, Serving::No, NOTICED_WITHIN).await?;
+        stage.cluster.order(primary, Order::Switchover { to })?;
+        stage.cluster.writes_go_on(&writer).await?;
+        ensure!(stage.cluster.primary()? == to, "{:?}", stage.cluster.primary());
+        fs::remove_file(&filler).context("free space")?;
+        Ok(vec![writer])
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_primary_whose_disk_fails_writes_is_replaced_and_follows_when_it_works_again_as_root() -> Result<()>
+{
+    let spec = ClusterSpec { fate: Fate::Failing, ..ClusterSpec::default() };
+    play("failing-disk", spec, DISK_LOST, async |stage| {
+        let primary = stage.primary;
+        let writer = stage.writer(stage.others[1]).await?;
+        let Disk::Failing(disk) = stage.cluster.site(primary)?.disk_in_use()? else {
+            bail!("the primary is not on the disk that fails");
+        };
+        disk.fail()?;
+        stage.fails_over().await?;
+        stage.cluster.writes_go_on(&writer).await?;
+        disk.work_again()?;
+        Ok(vec![writer])
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_hangs_for_moments_only_costs_time_and_one_that_stalls_costs_the_reign_as_root()
+-> Result<()> {
+    let spec = ClusterSpec { fate: Fate::Stalling, ..ClusterSpec::default() };
+    play("stalling-disk", spec, DISK_LOST, async |stage| {
+        let writer = stage.writer(stage.others[1]).await?;
+        let Disk::Stalling(disk) = stage.cluster.site(stage.primary)?.disk_in_use()? else {
+            bail!("the primary is not on the disk that stalls");
+        };
+        for _ in 0..HICCUPS {
+            disk.stall()?;
+            throughout(A_HICCUP, async || Ok(())).await?;
+            disk.resume()?;
+            stage.cluster.writes_go_on(&writer).await?;
+        }
+        stage.same_reign()?;
+
+        disk.stall()?;
+        let failed_over = stage.fails_over().await;
+        let written = match failed_over {
+            Ok(_) => stage.cluster.writes_go_on(&writer).await,
+            Err(err) => Err(err),
+        };
+        disk.resume()?;
+        written?;
+        Ok(vec![writer])
+    })
+    .await
+}
