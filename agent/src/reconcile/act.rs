@@ -185,10 +185,14 @@ impl Reconciler {
     /// Joining is as long as founding.
     fn begin_join(&mut self) -> Result<(), ActError> {
         let desk = self.volume.desk().ok_or(ActError::NoVolume)?;
-        let space = self.volume.disk().ok_or(ActError::NoVolume)?.space.free;
+        let space = self.volume.disk().ok_or(ActError::NoVolume)?.space;
+        if space.total == ByteCount::ZERO {
+            // Not measured yet: the next turn begins.
+            return Ok(());
+        }
         let node = Arc::clone(&self.node);
         let ticket = node.operations.begin(OperationKind::Join, "beginning");
-        self.tasks.spawn(founding::join(node, desk, space, ticket));
+        self.tasks.spawn(founding::join(node, desk, space.free, ticket));
         Ok(())
     }
 
@@ -245,6 +249,7 @@ impl Reconciler {
                 founding::prepare(&self.node, &replayed).await.map_err(failed)?.recovery().settings()?
             }
             None => {
+                self.log_worker = None;
                 self.prepare_role(&facts).await?;
                 BTreeMap::new()
             }

@@ -92,9 +92,9 @@ impl Reconciler {
             return Ok(());
         }
         info!(replayed = %flushed, "replay reached the end of the shipped log: the rest is received from the primary");
+        // The log worker serves until the next start: an engine that is refused a segment while it stops complains.
         self.node.engine.stop(StopBy::Fast).await;
         desk.write_data(DataRecord::Ready { cluster, reign: None }).await?;
-        self.log_worker = None;
         Ok(())
     }
 
