@@ -34,6 +34,7 @@ use crate::config::{PeerConfig, TlsConfig};
 
 pub use client::{Deadlines, PeerClient, PeerError};
 pub use dial::PeerAddress;
+pub use members::MemberLines;
 
 /// For all of a peer's rules.
 const RULES_WITHIN: Duration = Duration::from_secs(3);
