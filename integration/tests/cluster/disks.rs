@@ -27,6 +27,8 @@ const DISK_LOST: &[&str] = &[
     "terminating connection",
     "was terminated by signal",
 ];
+/// Said while a volume is full.
+const SAID_WHEN_FULL: &[&str] = &["read-only transaction", "volume full", "log not shipped"];
 /// What stays free of a volume that fills up: less than the reserve, more than the engine needs to live.
 const LEFT: u64 = 40 << 20;
 /// Shorter than the deadline of a probe write.
@@ -102,7 +104,7 @@ async fn a_blank_node_under_an_old_name_counts_for_nothing_in_a_failover_as_root
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_primary_that_is_nearly_full_hands_over_and_follows_as_root() -> Result<()> {
-    play("full", ClusterSpec::default(), &["read-only transaction"], async |stage| {
+    play("full", ClusterSpec::default(), SAID_WHEN_FULL, async |stage| {
         let (primary, to) = (stage.primary, stage.others[0]);
         let writer = stage.writer(stage.others[1]).await?;
         let mount = stage.cluster.site(primary)?.node.mount.clone();
