@@ -1,17 +1,21 @@
 //! The newest view as OpenMetrics text: metrics count what the logs tell.
 
+use holdfast_engine::postgres::breach::Breach;
 use holdfast_model::status::{DataView, EngineView, NodeView, OperationState, RepositoryView, VolumeView};
 use holdfast_model::volume::DiskHealth;
 use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::supervisor::breaches::Breaches;
+
 type State = Family<Vec<(String, String)>, Gauge>;
 
-/// Renders `view`.
+/// Renders `view` and what was counted.
 #[must_use]
-pub fn render(view: &NodeView) -> String {
+pub fn render(view: &NodeView, breaches: &Breaches) -> String {
     let mut registry = Registry::with_prefix("holdfast");
     let build = State::default();
     build.get_or_create(&vec![("version".to_owned(), env!("CARGO_PKG_VERSION").to_owned())]).set(1);
@@ -61,6 +65,15 @@ pub fn render(view: &NodeView) -> String {
     let running =
         view.operations.iter().filter(|o| matches!(o.state, OperationState::Running { .. })).count();
     number(&mut registry, "operations_running", "Long work under way", running as u64);
+
+    let counted = [("cancelled", Breach::Cancelled), ("ended", Breach::Ended)];
+    let family: Family<Vec<(String, String)>, Counter> = Family::default();
+    for (kind, breach) in counted {
+        let labels = vec![("kind".to_owned(), kind.to_owned())];
+        family.get_or_create(&labels).inc_by(breaches.count(breach));
+    }
+    let help = "Commits that were answered, or became visible, without their acks, since the agent started";
+    registry.register("promise_breaches", help, family);
 
     let mut text = String::new();
     match encode(&mut text, &registry) {
@@ -129,7 +142,7 @@ mod tests {
 
     #[test]
     fn a_serving_node_shows_exactly_one_gate_state() {
-        let text = render(&serving());
+        let text = render(&serving(), &Breaches::default());
         assert!(text.contains("holdfast_gate_state{state=\"open\"} 1"), "{text}");
         assert!(text.contains("holdfast_gate_state{state=\"closed\"} 0"), "{text}");
         assert!(text.ends_with("# EOF\n"), "{text}");

@@ -50,6 +50,7 @@ use crate::ledger::Ledger;
 use crate::operations::Operations;
 use crate::peers::Peers;
 use crate::reconcile::{Node, Reconciler};
+use crate::supervisor::breaches::Breaches;
 use crate::supervisor::{Supervisor, log_tail};
 use crate::tls::Reloader;
 use crate::{metrics, repo_watch};
@@ -260,9 +261,11 @@ async fn run(
     let (place, name) = (node.config.repository.clone(), node.config.cluster.clone());
     crew.add("repository", |cancel| repo_watch::run(place, name, repository_wake, send_repository, cancel));
     let engine_log = node.config.daemon.state_dir.join("log/engine.log");
-    crew.add("engine log", |cancel| log_tail::follow(engine_log, cancel));
+    let breaches = Arc::new(Breaches::default());
+    let counting = Arc::clone(&breaches);
+    crew.add("engine log", |cancel| log_tail::follow(engine_log, counting, cancel));
     crew.add("reconcile", |cancel| Reconciler::new(Arc::clone(&node)).run(cancel));
-    let api = api(&node, tls, grpc, http)?;
+    let api = api(&node, breaches, tls, grpc, http)?;
     crew.add("api", |cancel| async move {
         if let Err(err) = serve(api, cancel).await {
             warn!(error = %Chain(&err), "api ended");
@@ -280,14 +283,20 @@ async fn run(
     }
 }
 
-fn api(node: &Arc<Node>, tls: Reloader, grpc: TcpListener, http: TcpListener) -> anyhow::Result<Api<Node>> {
+fn api(
+    node: &Arc<Node>,
+    breaches: Arc<Breaches>,
+    tls: Reloader,
+    grpc: TcpListener,
+    http: TcpListener,
+) -> anyhow::Result<Api<Node>> {
     let view = node.view.subscribe();
     Ok(Api {
         grpc: tokio::net::TcpListener::from_std(grpc)?,
         http: tokio::net::TcpListener::from_std(http)?,
         tls,
         control: Arc::clone(node),
-        metrics: MetricsText::new(move || metrics::render(&view.borrow())),
+        metrics: MetricsText::new(move || metrics::render(&view.borrow(), &breaches)),
         options: ApiOptions {
             cluster: node.config.cluster.clone(),
             remote_format: node.config.api.remote_format,

@@ -14,11 +14,14 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use holdfast_engine::postgres::breach::{self, Breach};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
+use super::breaches::Breaches;
 use super::severity::classify;
 use crate::worker::job::LogLevel;
 
@@ -64,6 +67,8 @@ pub struct Look {
     pub lines: Vec<Line>,
     /// Bytes that were not read because they came too fast.
     pub skipped: u64,
+    /// Commits of which these lines tell that they were answered, or became visible, without their acks.
+    pub breaches: Vec<Breach>,
 }
 
 impl LogTail {
@@ -114,7 +119,7 @@ impl LogTail {
             open.file.set_len(0)?;
             open.offset = 0;
         }
-        self.take_lines(&mut look.lines);
+        self.take_lines(&mut look);
         Ok(look)
     }
 
@@ -130,7 +135,7 @@ impl LogTail {
         Ok(())
     }
 
-    fn take_lines(&mut self, lines: &mut Vec<Line>) {
+    fn take_lines(&mut self, look: &mut Look) {
         let mut rest = self.partial.as_slice();
         loop {
             let newline = rest.iter().position(|byte| *byte == b'\n');
@@ -140,6 +145,7 @@ impl LogTail {
                 Some(_) | None => break,
             };
             let text = String::from_utf8_lossy(line);
+            look.breaches.extend(breach::classify(&text));
             let message = match classify(&text) {
                 Some((level, message)) => {
                     self.level = level;
@@ -148,7 +154,7 @@ impl LogTail {
                 None => text.trim(),
             };
             if !message.is_empty() {
-                lines.push(Line { level: self.level, text: message.to_owned() });
+                look.lines.push(Line { level: self.level, text: message.to_owned() });
             }
             rest = &rest[skip..];
         }
@@ -169,8 +175,8 @@ fn open(path: &Path) -> io::Result<Option<Open>> {
     }
 }
 
-/// Follows the engine's log until it is cancelled.
-pub async fn follow(path: PathBuf, cancel: CancellationToken) {
+/// Follows the engine's log until it is cancelled, and counts the breaches that it tells of.
+pub async fn follow(path: PathBuf, breaches: Arc<Breaches>, cancel: CancellationToken) {
     let mut tail = LogTail::from_end(&path, CAP);
     loop {
         tokio::select! {
@@ -178,7 +184,10 @@ pub async fn follow(path: PathBuf, cancel: CancellationToken) {
             () = tokio::time::sleep(LOOK_EVERY) => {}          // cancel-safe
         }
         match tail.look() {
-            Ok(look) => tell(&look),
+            Ok(look) => {
+                look.breaches.iter().for_each(|breach| breaches.note(*breach));
+                tell(&look);
+            }
             Err(err) => warn!(path = %path.display(), error = %err, "engine log not readable, will retry"),
         }
     }

@@ -12,6 +12,7 @@
 //! Not here: when to start or stop (`holdfast-agent-decide`), readiness (a query, by `engine`'s session).
 
 pub mod adopt;
+pub mod breaches;
 pub mod crashes;
 pub mod log_tail;
 pub mod record;
