@@ -126,6 +126,12 @@ impl JobContext {
 }
 
 impl Reporter {
+    /// One whose events somebody else takes.
+    #[cfg(test)]
+    pub(crate) const fn over(events: mpsc::Sender<JobEvent>) -> Self {
+        Self { events }
+    }
+
     /// Says how far the job is. Never waits: with the channel full a report is dropped, and the next one tells more.
     pub fn progress(&self, progress: Progress) {
         // Closed means that the job is being cancelled; nobody wants to know any more.
