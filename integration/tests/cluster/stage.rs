@@ -21,6 +21,7 @@ const NEIGHBOURS_LEFT: &[&str] = &[
     "could not receive data from client",
     "could not receive data from WAL stream",
     "could not connect to the primary server",
+    "Is the server running on that host and accepting TCP/IP connections?",
     "could not start WAL streaming",
     "SSL SYSCALL error",
     // libpq goes on about it for two lines.
