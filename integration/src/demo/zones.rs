@@ -128,11 +128,7 @@ async fn become_three(narrator: &mut Narrator, stage: &mut Stage) -> Result<()> 
     narrator.scene("A cluster is bootstrapped on the first node; the others join it by themselves");
     let asked = Instant::now();
     stage.cluster.bootstrap().await?;
-    narrator.say(&format!(
-        "{} serves, and has a backup, {} later",
-        site::name(Zone::A),
-        seconds(asked.elapsed())
-    ));
+    narrator.say(&format!("{} serves {} later", site::name(Zone::A), seconds(asked.elapsed())));
     let primary = stage.cluster.wait_for_three_voters(WHOLE_WITHIN).await?;
     narrator.say(&format!("three members, k = 1, {} after bootstrap", seconds(asked.elapsed())));
     narrator.show(&stage.cluster.holdfast(primary, &["status"])?);

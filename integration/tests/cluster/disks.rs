@@ -26,6 +26,8 @@ const DISK_LOST: &[&str] = &[
     "the database system is",
     "terminating connection",
     "was terminated by signal",
+    // By the next agent of a node whose disk vanished while none ran.
+    "taking off a volume that was left mounted",
 ];
 /// Said while a volume is full.
 const SAID_WHEN_FULL: &[&str] = &["read-only transaction", "volume full", "log not shipped"];
