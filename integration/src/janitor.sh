@@ -57,5 +57,10 @@ losetup --noheadings --raw --output NAME,BACK-FILE 2> /dev/null | while read -r 
     esac
 done
 [ -z "$(mounts)" ] || exit 1
+# The engine's copies of certificates lie where only root writes: its configuration says where.
+sed -n "s/^ssl_cert_file = '\(\/run\/holdfast\.tls\/[^'\/]*\)\/.*/\1/p" "$scratch"/*/state/engine/postgresql.conf 2> /dev/null |
+    while read -r copies; do
+        rm -rf "$copies"
+    done
 chattr -R -f -i "$scratch" 2> /dev/null
 rm -rf --one-file-system "$scratch"

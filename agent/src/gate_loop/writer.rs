@@ -16,7 +16,7 @@ use holdfast_model::status::{Gate, GateClosed};
 use holdfast_model::{Lsn, Member, Rule};
 use holdfast_replication::catch_up::CatchUp;
 use holdfast_replication::change::{self, Change, Seen, Step, Underway};
-use holdfast_replication::quorum::AckQuorum;
+use holdfast_replication::quorum::{AckQuorum, open_rules};
 use tracing::info;
 
 use super::orders::{GateOrders, GateReport};
@@ -195,7 +195,7 @@ impl<E: Engine> GateLoop<E> {
         info!(rule = %rule.id, position = %at, "opening marker written");
         report.rule = Some(rule.clone());
         // A refounding is the one exception: whoever could have acked under the rules before it is lost.
-        let open = if membership.opening.as_ref() == Some(&rule) { &[] } else { &rules[..] };
+        let open = if membership.opening.as_ref() == Some(&rule) { &[] } else { open_rules(&rules) };
         let quorum = AckQuorum::of_open(&rule, open);
         self.writer.marker = Marker::Written { quorum: quorum.clone(), at };
         self.see_marker(&quorum, at).await

@@ -26,6 +26,9 @@ const DISK_LOST: &[&str] = &[
     "the database system is",
     "terminating connection",
     "was terminated by signal",
+    // Of an engine that waits for a disk which does not answer.
+    "engine not stopped in time",
+    "file system shut down below an engine",
     // By the next agent of a node whose disk vanished while none ran.
     "taking off a volume that was left mounted",
 ];

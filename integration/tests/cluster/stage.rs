@@ -28,6 +28,11 @@ const NEIGHBOURS_LEFT: &[&str] = &[
     "This probably means the server terminated abnormally",
     "before or while processing the request.",
     "peer does not answer",
+    // Whoever is recruited stops receiving.
+    "terminating walreceiver process",
+    // A primary that comes back and had written what nobody acked.
+    "this member's log is none of the primary's",
+    "this member's log has left the cluster's",
 ];
 /// Said to an operator who asked for another primary while members still heard the one that there is.
 const STILL_HEARD: &str = "not enough members miss the primary";

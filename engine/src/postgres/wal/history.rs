@@ -98,7 +98,7 @@ impl History {
             ancestors.push(Ancestor {
                 timeline,
                 switch,
-                reason: words.next().unwrap_or_default().to_owned(),
+                reason: words.next().unwrap_or_default().trim_start().to_owned(),
             });
         }
         Ok(Self { ancestors })
