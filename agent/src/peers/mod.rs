@@ -158,8 +158,8 @@ impl Polling {
     pub async fn run(self, cancel: CancellationToken) {
         let mut asking = JoinSet::new();
         let polling = Arc::new(self);
-        for node in polling.clients.keys().cloned() {
-            let polling = Arc::clone(&polling);
+        for node in polling.clients.keys() {
+            let (polling, node) = (Arc::clone(&polling), node.clone());
             asking.spawn(async move {
                 let mut pace = tokio::time::interval(EVERY);
                 pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
