@@ -28,6 +28,8 @@ pub(super) struct Node {
     /// Whose reign it receives.
     pub(super) follows: Option<Term>,
     pub(super) closed: bool,
+    /// How often it was closed.
+    pub(super) closings: u32,
     pub(super) near: bool,
     member: Member,
 }
@@ -41,6 +43,7 @@ impl Node {
             end: 10,
             follows: Some(rule.id.term),
             closed: false,
+            closings: 0,
             near: true,
             member: member(name),
         }
@@ -273,6 +276,7 @@ impl Members for Lines {
     async fn close(&self, to: &Member) -> Result<Lsn, Declined> {
         self.ask(to, "close", |node| {
             node.closed = true;
+            node.closings += 1;
             Ok(Lsn::from_offset(node.end))
         })
         .await
