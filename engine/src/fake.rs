@@ -35,6 +35,8 @@ pub struct Fake {
     pub hangs: bool,
     /// Whether it was started as a standby.
     pub recovers: bool,
+    /// Whether the next call to follow breaks before it has an effect.
+    pub breaks_follow: bool,
     /// Whom it follows.
     pub upstream: Option<Upstream>,
     /// Who may attach.
@@ -87,6 +89,7 @@ impl Fake {
             answers: true,
             hangs: false,
             recovers: false,
+            breaks_follow: false,
             upstream: None,
             admitted: BTreeSet::new(),
             held_out: BTreeSet::new(),
@@ -245,7 +248,11 @@ impl Engine for Fake {
     }
 
     async fn follow(&mut self, upstream: &Upstream, _deadline: Duration) -> Result<Following, EngineError> {
-        self.check_role("follow", true)?;
+        let doing = "follow";
+        self.check_role(doing, true)?;
+        if std::mem::take(&mut self.breaks_follow) {
+            return Err(EngineError::Unavailable { doing, source: Box::new(FakeError::Frozen) });
+        }
         self.upstream = Some(upstream.clone());
         Ok(Following { timeline: upstream.term, flushed: Some(self.flushed.local) })
     }

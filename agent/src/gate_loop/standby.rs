@@ -7,6 +7,7 @@
 //! * `a_diverged_member_does_not_follow` (I13).
 //! * `nobody_is_followed_below_a_recruit` (I3).
 //! * `a_stream_that_an_earlier_agent_began_goes_on`.
+//! * `a_follow_that_broke_is_asked_for_again`.
 
 use std::time::Duration;
 
@@ -45,8 +46,8 @@ enum State {
     Unknown,
     /// It receives nothing; this is all that it has.
     Still(Recruited),
-    /// It is pointed at this one.
-    Follows { primary: Member, upstream: Upstream },
+    /// It is to be pointed at this one, and goes on trying by itself once that was `seen` to be in force.
+    Follows { primary: Member, upstream: Upstream, seen: bool },
     /// Its log is none of this primary's.
     Diverged { from: Member, why: String, tail: Tail },
 }
@@ -108,12 +109,18 @@ impl<E: Engine> GateLoop<E> {
         let Some(membership) = &orders.member else { return Ok(()) };
         let order = self.standby.permitted(orders);
         match (&self.standby.state, order) {
-            (State::Follows { upstream, .. }, Some(order)) if *upstream == order.upstream => Ok(()),
+            (State::Follows { upstream, seen: true, .. }, Some(order)) if *upstream == order.upstream => {
+                Ok(())
+            }
+            // Judged already, and it has received from nobody else since.
+            (State::Follows { upstream, seen: false, .. }, Some(order)) if *upstream == order.upstream => {
+                self.point_at(order.clone()).await
+            }
             (State::Diverged { from, .. }, Some(order)) if *from == order.primary => Ok(()),
             (State::Unknown, Some(order)) => {
                 if self.engine.following(&order.upstream).await?.is_some() {
                     let (primary, upstream) = (order.primary.clone(), order.upstream.clone());
-                    self.standby.state = State::Follows { primary, upstream };
+                    self.standby.state = State::Follows { primary, upstream, seen: true };
                     return Ok(());
                 }
                 self.hold_still(orders).await?;
@@ -164,10 +171,22 @@ impl<E: Engine> GateLoop<E> {
             return Ok(());
         }
         info!(primary = %order.primary, term = %order.upstream.term, "following");
+        self.point_at(order).await
+    }
+
+    /// An upstream that is away is no error. Whether a call that failed was in force by then is not known: it is repeated.
+    async fn point_at(&mut self, order: FollowOrder) -> Result<(), EngineError> {
         let upstream = order.upstream.clone();
-        self.standby.state = State::Follows { primary: order.primary, upstream: order.upstream };
+        let mut follows = |seen| {
+            let (primary, upstream) = (order.primary.clone(), order.upstream.clone());
+            self.standby.state = State::Follows { primary, upstream, seen };
+        };
+        follows(false);
         match self.engine.follow(&upstream, FOLLOW_DEADLINE).await {
-            Ok(_) => Ok(()),
+            Ok(_) => {
+                follows(true);
+                Ok(())
+            }
             Err(err) if err.retry() == Retry::Backoff => Ok(()),
             Err(err) => {
                 self.standby.state = State::Unknown;
@@ -182,7 +201,7 @@ impl<E: Engine> GateLoop<E> {
             .map(|promise| promise.max_term)
             .filter(|promised| report.rule.as_ref().is_some_and(|rule| rule.id.term < *promised));
         match &self.standby.state {
-            State::Follows { primary, upstream } => {
+            State::Follows { primary, upstream, .. } => {
                 let (primary, upstream) = (primary.clone(), upstream.clone());
                 let following = self.engine.following(&upstream).await.ok().flatten();
                 let streaming = following.is_some_and(|following| following.timeline == upstream.term);

@@ -154,6 +154,14 @@ async fn a_member_follows_whom_its_log_allows() {
 }
 
 #[tokio::test]
+async fn a_follow_that_broke_is_asked_for_again() {
+    let (mut world, orders) = standby().await;
+    world.gate.engine.breaks_follow = true;
+    world.settle(&orders).await;
+    assert!(follows(&world), "{:?}", part(&world));
+}
+
+#[tokio::test]
 async fn a_diverged_member_does_not_follow() {
     let (mut world, orders) = standby().await;
     world.gate.engine.flushed.local = Lsn::from_offset(FAR + 1);
