@@ -263,6 +263,8 @@ impl Reconciler {
         // is an error at its next reload.
         let launch = recovery.iter().fold(launch, |launch, (name, value)| launch.setting(name, value));
         let args = launch.args.iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
+        // Its log may hold rules by now that are younger than the chain which was asked for before.
+        self.follow = None;
         info!("starting the engine");
         self.node.engine.start(args).await;
         if let Process::Alive { process, .. } = self.node.engine.state() {
