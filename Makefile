@@ -16,7 +16,8 @@ export CARGO_TERM_COLOR ?= $(if $(CI),never,auto)
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: demo-single ## show what holdfast does (one node, for now)
+# Zones are network namespaces, which only root can make.
+demo: $(if $(filter 0,$(shell id -u)),demo-zones,demo-single) ## show what holdfast does: three zones as root, one node without
 
 demo-single: ## a disk vanishes under load and the node comes back by itself
 	@$(SETUP) packages tools

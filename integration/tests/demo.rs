@@ -1,4 +1,5 @@
-//! `make demo-single` as a test: the longest one, and the one that says most. Needs root for disks that vanish.
+//! `make demo-single` and `make demo-zones` as tests: the longest ones, and those that say most. They need root for disks that
+//! vanish and for zones.
 
 use anyhow::Result;
 use holdfast_integration::process::{command, run};
@@ -16,4 +17,10 @@ fn the_demo_of_one_node_ends_well_on_15_as_root() -> Result<()> {
 #[test]
 fn the_demo_of_one_node_ends_well_on_17_as_root() -> Result<()> {
     play("17")
+}
+
+#[test]
+fn the_demo_of_three_zones_ends_well_as_root() -> Result<()> {
+    run(command(env!("CARGO_BIN_EXE_holdfast-demo")).arg("zones"))?;
+    Ok(())
 }

@@ -129,9 +129,10 @@ fn leaves(view: &NodeView, voter: &Voter, held_out: &BTreeSet<NodeName>) -> bool
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Action, Desired, EngineWanted, decide};
     use holdfast_model::status::{DataView, EngineView, GateClosed, LogView, RepositoryView};
     use holdfast_model::volume::{DeviceId, DiskHealth, Space, VolumeIdentity};
-    use holdfast_model::{ByteCount, Incarnation, Lsn, RuleId, Term, Tick};
+    use holdfast_model::{ByteCount, ClusterId, Incarnation, Lsn, Promise, RuleId, Term, Tick};
 
     fn member(node: &str, bits: u128) -> Member {
         Member { node: node.parse().unwrap(), incarnation: Incarnation::from_random(bits) }
@@ -269,6 +270,68 @@ mod tests {
         let node = view(Some(rule.clone()), writes(&[&b, &c]), vec![receives()]);
         assert_eq!(change(&node, 1, &held_out), None, "the last acker stays");
         assert!(admitted(&node, &held_out).is_empty());
+    }
+
+    fn wants() -> Desired {
+        Desired {
+            engine: EngineWanted::Running,
+            bootstrap: false,
+            founding: None,
+            refound: true,
+            format_blank: true,
+            has_peers: true,
+            replays: false,
+        }
+    }
+
+    fn promised(term: u32) -> Option<Promise> {
+        let cluster = ClusterId::new("c".parse().unwrap(), 7);
+        Some(Promise { cluster, member: member("a", 1), max_term: Term::new(term).unwrap(), attempt: 1 })
+    }
+
+    fn running(in_recovery: bool, timeline: u32) -> EngineView {
+        let timeline = Term::new(timeline).unwrap();
+        EngineView::Running { pid: 1, version: "15".into(), in_recovery, timeline, flushed: Lsn::ZERO }
+    }
+
+    fn actions(view: &NodeView) -> Vec<Action> {
+        decide(&wants(), view, Tick::from_millis(10_000)).actions
+    }
+
+    #[test]
+    fn who_is_deposed_promises_before_it_stops_and_never_resumes() {
+        let (a, b) = (member("a", 1), member("b", 1));
+        let newer = rule(2, &b, &[a.clone(), b.clone()], 1);
+        let reigns = peer(&b, Some(newer.clone()), writes(&[]));
+        let mut node = view(Some(rule(1, &a, &[a.clone(), b], 1)), writes(&[]), vec![reigns]);
+        (node.engine, node.promise) = (running(false, 1), promised(1));
+        let stop = [Action::HoldGate(GateClosed::PromisedHigher), Action::StopEngine];
+        let deposed: Vec<Action> = [Action::Promise(newer.clone())].into_iter().chain(stop.clone()).collect();
+        assert_eq!(actions(&node), deposed);
+        // Recruited, by whomever.
+        (node.promise, node.peers) = (promised(3), vec![]);
+        assert_eq!(actions(&node), stop);
+        // Stopped, it promises before it starts, and then follows.
+        node.peers = vec![peer(&member("b", 1), Some(newer.clone()), writes(&[]))];
+        (node.engine, node.promise) = (EngineView::Stopped { crashes: 0, since: None }, promised(1));
+        assert_eq!(actions(&node), [Action::Promise(newer), Action::StartEngine]);
+        (node.engine, node.promise) = (running(true, 1), promised(2));
+        assert_eq!(actions(&node), [Action::Follow("b".parse().unwrap())]);
+    }
+
+    #[test]
+    fn a_lost_node_joins_whoever_reigns_and_never_refounds_beside_it() {
+        let b = member("b", 1);
+        let held = rule(2, &b, std::slice::from_ref(&b), 0);
+        let mut node = view(None, Part::None, vec![peer(&b, Some(held.clone()), writes(&[]))]);
+        node.data = DataView::Absent;
+        let cluster = ClusterId::new("c".parse().unwrap(), 7);
+        node.repository = RepositoryView::Ready { cluster, newest_term: Term::FIRST, newest_backup: None };
+        assert_eq!(actions(&node), [Action::Join("b".parse().unwrap())]);
+        node.peers = vec![peer(&b, Some(held), Part::None)];
+        assert_eq!(actions(&node), [], "b has data, and may reign again");
+        node.peers = vec![peer(&b, None, Part::None)];
+        assert_eq!(actions(&node), [Action::Refound]);
     }
 
     #[test]

@@ -32,7 +32,7 @@ const HOLD_OUT_WITHIN: Duration = Duration::from_secs(5);
 const CHANGE_WITHIN: Duration = Duration::from_secs(300);
 
 /// The newest rule that this node, or any peer that was ever heard, holds.
-fn newest_rule(view: &NodeView) -> Option<Rule> {
+pub(super) fn newest_rule(view: &NodeView) -> Option<Rule> {
     let heard = view.peers.iter().filter_map(|peer| peer.said.as_ref()?.rule.as_ref());
     view.rule.iter().chain(heard).max_by_key(|rule| rule.id).cloned()
 }

@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
 use super::control::refused;
+use super::coordinate::newest_rule;
 use crate::api::control::{CallError, Reason};
 use crate::chain::Chain;
 use crate::data::DataRecord;
@@ -70,6 +71,10 @@ impl Node {
     /// write. One that only waits for acks does write.
     pub(super) fn misses(&self, primary: &Member) -> bool {
         let view = self.view.borrow().clone();
+        // A coordinator that knows less than this node must not depose whoever came after.
+        if newest_rule(&view).is_some_and(|rule| rule.primary != *primary) {
+            return false;
+        }
         let receives =
             matches!(&view.part, Part::Follows { primary: from, streaming: true } if from == primary);
         let peer = view.peers.iter().find(|peer| peer.node == primary.node);

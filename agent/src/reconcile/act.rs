@@ -230,6 +230,8 @@ impl Reconciler {
 
     /// The files are rendered closed before the start: an engine never comes up open.
     async fn start_engine(&mut self) -> Result<(), ActError> {
+        // Whatever was handed over has been: an engine that starts comes up closed, and opens by its own right.
+        self.node.handover.end();
         self.make_room().await?;
         let desk = self.volume.desk().ok_or(ActError::NoVolume)?;
         let facts = desk.facts();

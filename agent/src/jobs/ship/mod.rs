@@ -1,8 +1,8 @@
 //! The ship job: brings acked log from the volume into the repository, each interval, for as long as the reign lasts.
 //!
-//! * [`older`] tells the repository of this reign and completes the log of the reigns before it; only then
+//! * `older` tells the repository of this reign and completes the log of the reigns before it; only then
 //! * this module ships log of the reign itself,
-//! * as far as [`acking`] says, out of [`wal_dir`].
+//! * as far as `acking` says, out of `wal_dir`.
 //!
 //! It asks the server itself how far log is acked, by the same code that opens the gate, and never ships a byte beyond
 //! (what was not acked may be discarded by the next reign). Complete segments are compacted. Killed anywhere, the
