@@ -75,8 +75,10 @@ impl Node {
         if newest_rule(&view).is_some_and(|rule| rule.primary != *primary) {
             return false;
         }
-        let receives =
-            matches!(&view.part, Part::Follows { primary: from, streaming: true } if from == primary);
+        // A connection alone says nothing: TCP finds out late that nobody is there.
+        let lately = Duration::from_millis(MISSED_MS);
+        let receives = matches!(&view.part, Part::Follows { primary: from, streaming: true } if from == primary)
+            && self.gate_report().received.is_some_and(|at| at.elapsed() < lately);
         let peer = view.peers.iter().find(|peer| peer.node == primary.node);
         match peer {
             Some(peer) if is_heard(peer) => !peer.said.as_ref().is_some_and(|said| {

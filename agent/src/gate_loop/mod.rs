@@ -115,6 +115,7 @@ impl<E: Engine> GateLoop<E> {
             report.part = Part::None;
         }
         report.tail = self.standby.tail();
+        report.received = self.standby.received();
         let failing = step.err().map(|err| Chain(&err).to_string());
         if failing.is_some() && failing != report.failing {
             debug!(error = failing, "gate not settled");

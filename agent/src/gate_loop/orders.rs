@@ -12,6 +12,7 @@ use holdfast_model::status::{Gate, GateClosed};
 use holdfast_model::{Lsn, Member, NodeName, Promise, Rule, Term, Zone};
 use holdfast_replication::change::Change;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use crate::child::process::ProcessId;
 use crate::data::Tail;
@@ -78,6 +79,8 @@ pub struct GateReport {
     pub rule: Option<Rule>,
     /// What it takes part in.
     pub part: Part,
+    /// When log of whom it follows was last seen to come in.
+    pub received: Option<Instant>,
     /// What a diverged log has beyond the chain.
     pub tail: Option<Tail>,
     /// Nodes that an operator holds out, as last read from the engine.
@@ -99,6 +102,7 @@ impl GateReport {
             engine: None,
             rule: None,
             part: Part::None,
+            received: None,
             tail: None,
             held_out,
             process: None,

@@ -15,8 +15,9 @@ use holdfast_engine::engine::{Engine, EngineError, Retry};
 use holdfast_engine::postgres::links::Upstream;
 use holdfast_engine::postgres::standby::receiver::Recruited;
 use holdfast_model::peer::Part;
-use holdfast_model::{Member, Term};
+use holdfast_model::{Lsn, Member, Term};
 use holdfast_replication::chain::{self, Held};
+use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::GateLoop;
@@ -36,6 +37,8 @@ const FOLLOW_DEADLINE: Duration = Duration::from_millis(500);
 pub(super) struct Standby {
     /// Nothing below is followed: the highest term that it was recruited for.
     floor: Option<Term>,
+    /// How far log was received, and since when it is no further.
+    received: Option<(Lsn, Instant)>,
     state: State,
 }
 
@@ -55,7 +58,20 @@ enum State {
 impl Standby {
     /// What remains when the server was started again.
     pub(super) const fn of_new_process(&self) -> Self {
-        Self { floor: self.floor, state: State::Unknown }
+        Self { floor: self.floor, received: None, state: State::Unknown }
+    }
+
+    fn note_received(&mut self, flushed: Option<Lsn>) {
+        if let Some(flushed) = flushed
+            && self.received.is_none_or(|(before, _)| before != flushed)
+        {
+            self.received = Some((flushed, Instant::now()));
+        }
+    }
+
+    /// When log was last seen to come in.
+    pub(super) fn received(&self) -> Option<Instant> {
+        self.received.map(|(_, at)| at)
     }
 
     /// What it has beyond the chain.
@@ -204,6 +220,7 @@ impl<E: Engine> GateLoop<E> {
             State::Follows { primary, upstream, .. } => {
                 let (primary, upstream) = (primary.clone(), upstream.clone());
                 let following = self.engine.following(&upstream).await.ok().flatten();
+                self.standby.note_received(following.and_then(|following| following.flushed));
                 let streaming = following.is_some_and(|following| following.timeline == upstream.term);
                 Part::Follows { primary, streaming }
             }
