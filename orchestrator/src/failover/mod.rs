@@ -194,7 +194,9 @@ impl<P: PartialOrd + Clone> Failover<P> {
             (Phase::Voting(voting), Answer::Voted(vote)) if self.order.names(from) => {
                 voting.votes.insert(from.clone(), vote);
             }
-            (Phase::Recruiting(recruiting), Answer::Recruited(answer)) if self.order.names(from) => {
+            (Phase::Recruiting(recruiting), Answer::Recruited(answer))
+                if self.order.names(from) || recruiting.asks_also(from) =>
+            {
                 recruiting.hear(from, answer);
                 if let Some(newer) = recruiting.newest_rule().filter(|rule| rule.id > self.order.rule.id) {
                     // Its voters are the ones to recruit; those that were asked already are not asked anew yet.
@@ -254,7 +256,17 @@ impl<P: PartialOrd + Clone> Failover<P> {
             },
             Phase::Recruiting(recruiting) => {
                 let chosen = choose::choose(self.order.attempt, recruiting.reports(), &self.order.prefer);
-                let all = self.order.nobody_is_left(recruiting.answers.keys());
+                if let Err(choose::Refused::NotRevoked { rule, .. }) = &chosen
+                    && recruiting.widen(*rule, &self.order.rule)
+                {
+                    let attempt = self.order.attempt;
+                    return recruiting
+                        .also
+                        .iter()
+                        .map(|to| Request::Recruit { to: to.clone(), attempt })
+                        .collect();
+                }
+                let all = self.order.nobody_is_left(recruiting.answers.keys()) && recruiting.nobody_is_left();
                 let settled = |since: Tick| now >= since.after_millis(self.pace.settle_ms);
                 if recruiting.is_refused() {
                     recruiting.refused_since.get_or_insert(now);
@@ -334,6 +346,7 @@ impl<P: PartialOrd + Clone> Failover<P> {
                 .map(|to| Request::AskVote { to, primary: self.order.rule.primary.clone() })
                 .collect(),
             Phase::Recruiting(recruiting) => voters
+                .chain(recruiting.also.iter().cloned())
                 .filter(|to| recruiting.may_answer(to))
                 .map(|to| Request::Recruit { to, attempt: self.order.attempt })
                 .collect(),

@@ -1,9 +1,9 @@
 //! Where an attempt is, with what is known there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use holdfast_model::{Member, Rule, Tick};
+use holdfast_model::{Member, Rule, RuleId, Tick};
 use holdfast_replication::choose::{self, Certificate, Report};
 use holdfast_replication::promise;
 use serde::{Deserialize, Serialize};
@@ -151,6 +151,8 @@ impl Voting {
 #[derive(Debug, Clone)]
 pub(super) struct Recruiting<P> {
     pub(super) answers: BTreeMap<Member, Result<Report<P>, Declined>>,
+    /// Who is asked besides the voters of the newest rule: those that only its predecessor names, which may be open too.
+    pub(super) also: BTreeSet<Member>,
     /// Since when those who answered suffice.
     pub(super) enough_since: Option<Tick>,
     /// Since when somebody stands by something else.
@@ -159,11 +161,33 @@ pub(super) struct Recruiting<P> {
 
 impl<P> Default for Recruiting<P> {
     fn default() -> Self {
-        Self { answers: BTreeMap::new(), enough_since: None, refused_since: None }
+        Self { answers: BTreeMap::new(), also: BTreeSet::new(), enough_since: None, refused_since: None }
     }
 }
 
 impl<P: Clone> Recruiting<P> {
+    /// Asks those too whom only `open` names, which was told beside the `newest` rule and which too few were recruited for.
+    /// Whether there are any who were not asked before.
+    pub(super) fn widen(&mut self, open: RuleId, newest: &Rule) -> bool {
+        let told = self.answers.values().filter_map(|answer| answer.as_ref().ok());
+        let rule = told.flat_map(|report| &report.rules).find(|rule| rule.id == open && open != newest.id);
+        let voters = rule.into_iter().flat_map(|rule| rule.voters.iter().map(|voter| &voter.member));
+        let named = |member: &&Member| newest.voters.iter().any(|voter| voter.member == **member);
+        let only: BTreeSet<Member> = voters.filter(|member| !named(member)).cloned().collect();
+        let before = self.also.len();
+        self.also.extend(only);
+        self.also.len() > before
+    }
+
+    pub(super) fn asks_also(&self, member: &Member) -> bool {
+        self.also.contains(member)
+    }
+
+    /// Whether all of those have answered.
+    pub(super) fn nobody_is_left(&self) -> bool {
+        self.also.iter().all(|member| self.answers.contains_key(member))
+    }
+
     /// A report stands; a refusal stands until a report; not being reached gives way to anything.
     pub(super) fn hear(&mut self, from: &Member, answer: Result<Report<P>, Declined>) {
         // Only what a member says of itself counts.

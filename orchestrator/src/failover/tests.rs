@@ -202,6 +202,21 @@ fn the_voters_of_a_newer_rule_are_recruited_too() {
 }
 
 #[test]
+fn who_is_named_by_the_predecessor_alone_is_recruited_when_it_takes_that() {
+    // The removal of c was written, and c is still there. With k = 0 each of the three could go on alone.
+    let old = Rule { k: 0, ..rule(3) };
+    let mut new =
+        Rule { id: RuleId { term: Term::FIRST, version: 2 }, previous: Some(old.id), ..old.clone() };
+    new.voters.retain(|voter| voter.member != member("c"));
+    let knows = |name| Node { rules: vec![new.clone(), old.clone()], ..Node::new(name, &new, 10) };
+    let nodes = vec![knows("a"), knows("b"), Node::new("c", &old, 9)];
+    let (sent, end) = World::new(&new, nodes, vec![]).run();
+    let End::Opened { certificate, .. } = end else { panic!("{end:?}") };
+    assert!(certificate.holds() && certificate.chosen != member("c"), "{certificate:?}");
+    assert!(sent.iter().any(|it| matches!(it, Request::Recruit { to, .. } if *to == member("c"))));
+}
+
+#[test]
 fn a_choice_that_a_newer_rule_takes_back_waits_to_settle_anew() {
     let (old, reports) = (rule(3), |name, rules: &[&Rule]| {
         let rules = rules.iter().map(|rule| (*rule).clone()).collect();
