@@ -8,6 +8,7 @@
 //! * `nobody_is_followed_below_a_recruit` (I3).
 //! * `a_stream_that_an_earlier_agent_began_goes_on`.
 //! * `a_follow_that_broke_is_asked_for_again`.
+//! * `another_incarnation_is_not_bound_by_a_recruit`.
 
 use std::time::Duration;
 
@@ -35,10 +36,11 @@ const FOLLOW_DEADLINE: Duration = Duration::from_millis(500);
 /// What is known about a server in recovery.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Standby {
-    /// Nothing below is followed: the highest term that it was recruited for.
-    floor: Option<Term>,
     /// How far log was received, and since when it is no further.
     received: Option<(Lsn, Instant)>,
+    /// Nothing below is followed: the highest term that it was recruited for, as this member. A lost disk takes it along, as
+    /// it does the promise.
+    floor: Option<(Member, Term)>,
     state: State,
 }
 
@@ -57,8 +59,8 @@ enum State {
 
 impl Standby {
     /// What remains when the server was started again.
-    pub(super) const fn of_new_process(&self) -> Self {
-        Self { floor: self.floor, received: None, state: State::Unknown }
+    pub(super) fn of_new_process(&self) -> Self {
+        Self { floor: self.floor.clone(), received: None, state: State::Unknown }
     }
 
     fn note_received(&mut self, flushed: Option<Lsn>) {
@@ -100,10 +102,14 @@ impl Standby {
 
     /// The order, if nothing that was promised forbids it.
     fn permitted<'a>(&self, orders: &'a GateOrders) -> Option<&'a FollowOrder> {
-        let promise = orders.member.as_ref()?.promise.as_ref()?;
-        let order = orders.follow.as_ref()?;
-        let term = order.upstream.term;
-        (promise.max_term <= term && self.floor.is_none_or(|floor| floor <= term)).then_some(order)
+        let membership = orders.member.as_ref()?;
+        let (promise, order) = (membership.promise.as_ref()?, orders.follow.as_ref()?);
+        let floor = self.floor_of(&membership.member).max(Some(promise.max_term));
+        (floor <= Some(order.upstream.term)).then_some(order)
+    }
+
+    fn floor_of(&self, member: &Member) -> Option<Term> {
+        self.floor.as_ref().filter(|(recruited, _)| recruited == member).map(|(_, term)| *term)
     }
 }
 
@@ -235,7 +241,10 @@ impl<E: Engine> GateLoop<E> {
 
     /// Recruits the server for a term that is promised.
     pub(super) async fn recruit(&mut self, term: Term, orders: &GateOrders) -> Result<Standing, EngineError> {
-        self.standby.floor = self.standby.floor.max(Some(term));
+        let unknown = EngineError::Order("recruit: no volume is known");
+        let member = orders.member.as_ref().map(|membership| membership.member.clone()).ok_or(unknown)?;
+        let floor = self.standby.floor_of(&member).map_or(term, |floor| floor.max(term));
+        self.standby.floor = Some((member, floor));
         let position = match &self.standby.state {
             State::Still(recruited) => recruited.position,
             State::Unknown | State::Follows { .. } | State::Diverged { .. } => {

@@ -186,6 +186,21 @@ async fn nobody_is_followed_below_a_recruit() {
 }
 
 #[tokio::test]
+async fn another_incarnation_is_not_bound_by_a_recruit() {
+    let (mut world, orders) = standby().await;
+    world.settle(&orders).await;
+    world.gate.recruit(Term::new(3).unwrap(), &orders).await.unwrap();
+    world.settle(&orders).await;
+    assert_eq!(world.gate.engine.upstream, None);
+    // The disk is lost with the promise, and another one comes back with the cluster's log.
+    let member = named("a", 2);
+    let promise = membership(2).promise.map(|promise| Promise { member: member.clone(), ..promise });
+    let again = Membership { member, promise, ..membership(2) };
+    world.settle(&GateOrders { process: process(3), member: Some(again), ..orders }).await;
+    assert!(follows(&world), "{:?}", part(&world));
+}
+
+#[tokio::test]
 async fn a_promise_that_nobody_came_back_for_ends_a_stream_all_the_same() {
     let (mut world, orders) = standby().await;
     world.settle(&orders).await;
