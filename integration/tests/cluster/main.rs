@@ -8,6 +8,8 @@
 //! * [`partition`]: links are cut.
 //! * [`disks`]: disks vanish, fill up, fail and hang.
 //! * [`waiters`]: the primary ends while commits wait.
+//!
+//! [`whole`]: three nodes from nothing, and a switchover.
 
 mod alone;
 mod crash;

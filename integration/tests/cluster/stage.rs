@@ -16,7 +16,7 @@ const STILL: Duration = Duration::from_secs(3);
 
 /// Said by engines when a client, a load balancer or the other end of replication goes away in the middle of something, and
 /// by agents about a neighbour that does not answer.
-const NEIGHBOURS_LEFT: &[&str] = &[
+pub(crate) const NEIGHBOURS_LEFT: &[&str] = &[
     "connection to client lost",
     "could not receive data from client",
     "could not receive data from WAL stream",
@@ -25,6 +25,7 @@ const NEIGHBOURS_LEFT: &[&str] = &[
     "could not start WAL streaming",
     "SSL SYSCALL error",
     // libpq goes on about it for two lines.
+    "server closed the connection unexpectedly",
     "This probably means the server terminated abnormally",
     "before or while processing the request.",
     "peer does not answer",
@@ -33,6 +34,10 @@ const NEIGHBOURS_LEFT: &[&str] = &[
     // A primary that comes back and had written what nobody acked.
     "this member's log is none of the primary's",
     "this member's log has left the cluster's",
+    // It asks its engine, or ships where it stood still and hears that its term is over.
+    "log not shipped",
+    "log shipping ended",
+    "could not send data to",
 ];
 /// Said to an operator who asked for another primary while members still heard the one that there is.
 const STILL_HEARD: &str = "not enough members miss the primary";

@@ -5,6 +5,8 @@ use holdfast_integration::cluster::order::Order;
 use holdfast_integration::cluster::{Cluster, ClusterSpec, WHOLE_WITHIN};
 use holdfast_integration::zones::Zone;
 
+use crate::stage::NEIGHBOURS_LEFT;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn three_nodes_become_voters_and_every_commit_is_held_twice_as_root() -> Result<()> {
     let mut cluster = Cluster::serving(&ClusterSpec::default()).await?;
@@ -23,41 +25,12 @@ async fn a_switchover_loses_nothing_and_ends_with_three_voters_as_root() -> Resu
     let writer = cluster.writer(Zone::B).await?;
     cluster.writes_go_on(&writer).await?;
     let outcome = cluster.order(Zone::C, Order::Switchover { to: Zone::B });
-    if outcome.is_err() {
-        cluster.keep_logs("sw")?;
-    }
     println!("{}", cluster.explained(outcome)?);
     cluster.writes_go_on(&writer).await?;
     ensure!(cluster.wait_for_three_voters(WHOLE_WITHIN).await? == Zone::B);
     cluster.books.close(writer).await?;
     let balance = cluster.audit().await?;
     ensure!(balance.acked > 0, "{balance:?}");
-    cluster.judge_logs(&[])?;
-    cluster.stop().await
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_killed_engine_is_failed_over_by_command_as_root() -> Result<()> {
-    let mut cluster = Cluster::serving(&ClusterSpec::default()).await?;
-    let writer = cluster.writer(Zone::B).await?;
-    cluster.writes_go_on(&writer).await?;
-    cluster.cut_off(Zone::A)?;
-    let now = cluster.fail_over(Zone::B, &[Zone::B, Zone::C]).await;
-    if now.is_err() {
-        cluster.keep_logs("fo")?;
-    }
-    let now = now?;
-    println!("{now:?}");
-    cluster.writes_go_on(&writer).await?;
-    cluster.heal()?;
-    let outcome = cluster.wait_for_three_voters(WHOLE_WITHIN / 2).await;
-    if outcome.is_err() {
-        cluster.keep_logs("heal")?;
-    }
-    outcome?;
-    cluster.books.close(writer).await?;
-    let balance = cluster.audit().await?;
-    ensure!(balance.acked > 0, "{balance:?}");
-    cluster.judge_logs(&[])?;
+    cluster.judge_logs(NEIGHBOURS_LEFT)?;
     cluster.stop().await
 }
