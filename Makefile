@@ -40,7 +40,7 @@ NO_CASES := package(holdfast-integration)
 
 test-long: test ## what is too long for CI: run by hand before an issue is closed
 	PROPTEST_CASES=20000 $(CARGO) nextest run --locked --workspace --profile long -E 'not ($(HEAVY)) & not ($(NO_CASES))'
-	PROPTEST_CASES=1000 $(CARGO) nextest run --locked --workspace --profile long -E '$(HEAVY)'
+	PROPTEST_CASES=250 $(CARGO) nextest run --locked --workspace --profile long -E '$(HEAVY)'
 
 lint: ## formatting, clippy, dependency policy, documentation
 	@$(SETUP) packages tools
