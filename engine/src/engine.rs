@@ -97,8 +97,9 @@ pub trait Engine: Send {
     /// Every rule in its own log, oldest first.
     async fn rules(&mut self) -> Result<Vec<Rule>, EngineError>;
 
-    /// Writes a rule and its marker; returns a position past both. Idempotent for the newest rule.
-    async fn write_rule(&mut self, rule: &Rule) -> Result<Lsn, EngineError>;
+    /// Writes a rule and its marker, and with them, at once, those `before` it, oldest first; returns a position past all of
+    /// them. Idempotent for the newest rule.
+    async fn write_rules(&mut self, before: &[Rule], rule: &Rule) -> Result<Lsn, EngineError>;
 
     /// How far its log is flushed, here and on those who may ack.
     async fn flushed(&mut self) -> Result<Flushed, EngineError>;

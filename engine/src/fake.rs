@@ -20,6 +20,7 @@ use crate::postgres::standby::Hands;
 use crate::postgres::standby::follow::Following;
 use crate::postgres::standby::promote::Promoted;
 use crate::postgres::standby::receiver::Recruited;
+use crate::postgres::wal::history::History;
 
 /// What each write adds to the log, in bytes.
 const RECORD_BYTES: u64 = 64;
@@ -47,6 +48,8 @@ pub struct Fake {
     pub attached: BTreeMap<Member, u64>,
     /// The term of its data.
     pub term: Term,
+    /// The terms before that.
+    pub history: History,
     /// Durable log.
     pub flushed: Flushed,
     /// Rules in its log, oldest first.
@@ -95,6 +98,7 @@ impl Fake {
             held_out: BTreeSet::new(),
             attached: BTreeMap::new(),
             term: Term::FIRST,
+            history: History::default(),
             flushed: Flushed::alone(Lsn::from_offset(RECORD_BYTES)),
             rules: Vec::new(),
             gate: Gate::Closed { why: GateClosed::Starting },
@@ -238,13 +242,13 @@ impl Engine for Fake {
     ) -> Result<Promoted, EngineError> {
         let doing = "promote";
         self.check(doing)?;
-        let (from, start) = (self.term, self.flushed.local);
         if self.recovers && term > self.term {
+            self.history = self.history.child(self.term, self.flushed.local, "fake");
             (self.recovers, self.term) = (false, term);
         } else if self.recovers || term != self.term {
             return Self::refuse(doing, FakeError::Term);
         }
-        Ok(Promoted { from, start })
+        Promoted::of(self.history.clone()).map_or_else(|| Self::refuse(doing, FakeError::Term), Ok)
     }
 
     async fn follow(&mut self, upstream: &Upstream, _deadline: Duration) -> Result<Following, EngineError> {
@@ -263,16 +267,16 @@ impl Engine for Fake {
         Ok(same.then_some(Following { timeline: upstream.term, flushed: Some(self.flushed.local) }))
     }
 
-    async fn write_rule(&mut self, rule: &Rule) -> Result<Lsn, EngineError> {
+    async fn write_rules(&mut self, before: &[Rule], rule: &Rule) -> Result<Lsn, EngineError> {
         let doing = "write a rule";
         self.check(doing)?;
         match self.rules.last() {
             Some(last) if last == rule => Ok(self.flushed.local),
-            Some(last) if last.id >= rule.id => {
+            Some(last) if before.first().unwrap_or(rule).id <= last.id => {
                 Err(EngineError::Refused { doing, source: Box::new(FakeError::Rule) })
             }
             Some(_) | None => {
-                self.rules.push(rule.clone());
+                self.rules.extend(before.iter().chain([rule]).cloned());
                 Ok(self.append())
             }
         }

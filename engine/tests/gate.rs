@@ -21,7 +21,7 @@ async fn server_with_app(major: u32) -> (Server, Postgres) {
     server.setup.clients = vec![ClientRule::parse("local all app trust").unwrap()];
     server.start().await;
     let mut postgres = Postgres::new(server.setup.clone());
-    postgres.write_rule(&lone_rule(1, 1)).await.unwrap();
+    postgres.write_rules(&[], &lone_rule(1, 1)).await.unwrap();
     let agent = client(&server.setup.layout, "holdfast").await.unwrap();
     let sql = "CREATE ROLE app LOGIN; CREATE TABLE public.t (id int); GRANT ALL ON public.t TO app";
     agent.sql.batch_execute(sql).await.unwrap();

@@ -86,6 +86,25 @@ async fn an_older_or_different_rule_is_refused() {
 }
 
 #[tokio::test]
+async fn rules_written_together_are_there_together() {
+    let mut server = Server::init(15);
+    let mut session = server.start().await;
+    session.ensure_schema().await.unwrap();
+    session.write_rule(&lone_rule(1, 1)).await.unwrap();
+    let (missing, last) = ([lone_rule(2, 1), lone_rule(4, 1)], lone_rule(5, 1));
+    for _ in 0..2 {
+        session.write_rules(&missing, &last).await.unwrap();
+        let terms =
+            session.rules().await.unwrap().iter().map(|rule| rule.id.term.number()).collect::<Vec<_>>();
+        assert_eq!(terms, [1, 2, 4, 5]);
+    }
+    // One of them is there already: none is written.
+    let refused = session.write_rules(&[lone_rule(5, 1)], &lone_rule(6, 1)).await;
+    assert!(matches!(refused, Err(RuleError::Older { .. })), "{refused:?}");
+    assert_eq!(session.newest_rules(1).await.unwrap(), [last]);
+}
+
+#[tokio::test]
 async fn a_rule_is_written_under_read_only_defaults_and_an_ack_list_that_nobody_satisfies() {
     let mut server = Server::init(15);
     let mut session = server.start().await;

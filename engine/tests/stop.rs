@@ -42,7 +42,7 @@ async fn a_commit_that_waits_for_acks_is_counted_left_alone_and_never_answered()
     let writer = client(&layout, "holdfast").await.unwrap();
     writer.sql.batch_execute("CREATE TABLE public.t (id int)").await.unwrap();
     let mut postgres = Postgres::new(server.setup.clone());
-    postgres.write_rule(&lone_rule(1, 1)).await.unwrap();
+    postgres.write_rules(&[], &lone_rule(1, 1)).await.unwrap();
     postgres.apply_gate(&support::CLOSED, &SyncStandbys::Nobody).await.unwrap();
 
     let commit = writer.sql.batch_execute("INSERT INTO public.t VALUES (1)");

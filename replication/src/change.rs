@@ -9,6 +9,7 @@
 //!
 //! Invariants, each a test below or in `tests/model`:
 //! * `a_promotion_changes_nothing_but_the_primary` (I6).
+//! * `a_reign_that_wrote_no_rule_gets_one_from_whoever_goes_on_from_it`.
 //! * `a_change_is_in_force_only_after_its_marker_is_acked_under_both_rules` (I8).
 //! * `a_change_that_would_stop_writes_is_refused` (I14).
 
@@ -85,6 +86,22 @@ pub fn promoted(newest: &Rule, chosen: &Member, term: Term, start: Lsn) -> Rule 
         start,
         ..newest.clone()
     }
+}
+
+/// The rules with which the chosen member begins the last of `reigns`, where its log went through the others without a rule
+/// of theirs: somebody was promoted and was gone before its rule was in the log. Oldest first; each reign comes with where it
+/// begins.
+///
+/// Nothing was acked in those, but log of theirs lies before the new rule. Whoever left the newest rule's term must be
+/// compared with where *the log* left it, or a tail that goes on from there would look like a part of this log. So each of
+/// them gets its rule now, from the one that goes on from it, and under its name: it is in the chain and never served.
+#[must_use]
+pub fn promoted_through(newest: &Rule, chosen: &Member, reigns: &[(Term, Lsn)]) -> Vec<Rule> {
+    let mut rules: Vec<Rule> = Vec::new();
+    for (term, start) in reigns {
+        rules.push(promoted(rules.last().unwrap_or(newest), chosen, *term, *start));
+    }
+    rules
 }
 
 /// The rule with which a primary goes on after a restart of its engine. See [`crate::resume`].
@@ -211,6 +228,23 @@ mod tests {
         let new = promoted(&old, &member("b"), Term::new(7).unwrap(), START);
         assert_eq!((new.id, new.previous, new.start), (id(7, 1), Some(old.id), START));
         assert_eq!((&new.voters, new.k, &new.primary), (&old.voters, old.k, &member("b")));
+    }
+
+    #[test]
+    fn a_reign_that_wrote_no_rule_gets_one_from_whoever_goes_on_from_it() {
+        let old = rule(1, &["a:x", "b:y", "c:z"]);
+        let at = |term, start| (Term::new(term).unwrap(), Lsn::from_offset(start));
+        let rules = promoted_through(&old, &member("b"), &[at(4, 100), at(5, 200), at(7, 300)]);
+        let said: Vec<_> =
+            rules.iter().map(|rule| (rule.id, rule.previous.unwrap(), rule.start.offset())).collect();
+        let [four, five, seven] = [4, 5, 7].map(|term| id(term, 1));
+        assert_eq!(said, [(four, old.id, 100), (five, four, 200), (seven, five, 300)]);
+        assert!(rules.iter().all(|rule| rule.primary == member("b") && rule.voters == old.voters));
+        // A tail of the old term that is shorter than the whole log, and longer than where the log left that term.
+        let held = |end| crate::chain::Held { rule: Some(old.id), reign: old.id.term, end };
+        let chain = [std::slice::from_ref(&old), &rules[..]].concat();
+        assert!(crate::chain::may_follow(held(Lsn::from_offset(250)), &chain).is_err());
+        assert!(crate::chain::may_follow(held(Lsn::from_offset(100)), &chain).is_ok());
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! * A new cluster: no rule yet, promised term 1, data of timeline 1.
 //! * A refound cluster: the rule that was reserved for this incarnation, once its timeline is there.
 //! * Resume in place: the newest rule names this member, and the promise is that rule's term.
-//! * Promotion: this member was promoted to the term that it promised, its timeline is there, and no rule of it yet.
+//! * Promotion: this member was promoted to the term that it promised, its timeline is there, and no rule of it yet. Terms in
+//!   between of which the log holds something, and no rule, get theirs with it.
 //!
 //! Everything else writes nothing, and the gate stays closed.
 
@@ -14,30 +15,34 @@ use holdfast_replication::resume::{self, Flushing};
 
 use super::Membership;
 
-/// The rule to write, or none.
+/// The rule to write, and before it, in the same transaction, those that are missing; or none.
 ///
-/// `branch` is where the server's timeline left the one before, asked for only when [`is_promotion`].
-pub(super) fn rule(
+/// `reigns` are the terms after the newest rule's, up to the server's, with where each begins: asked for only when
+/// [`is_promotion`].
+pub(super) fn rules(
     membership: &Membership,
     status: &EngineStatus,
     newest: Option<&Rule>,
-    branch: Option<Lsn>,
-) -> Option<Rule> {
+    reigns: &[(Term, Lsn)],
+) -> Option<(Vec<Rule>, Rule)> {
     let promised =
         membership.promise.as_ref().filter(|promise| promise.member == membership.member)?.max_term;
     if promised != status.term {
         return None;
     }
-    match (newest, &membership.opening) {
+    let rule = match (newest, &membership.opening) {
         (_, Some(opening)) if newest.is_none_or(|newest| newest.id < opening.id) => {
             (opening.id.term == promised && opening.primary == membership.member).then(|| opening.clone())
         }
         (None, _) => (promised == Term::FIRST).then(|| first(&membership.member, &membership.zone)),
         (Some(newest), _) if is_promotion(membership, status, newest) => {
-            Some(change::promoted(newest, &membership.member, promised, branch?))
+            let mut rules = change::promoted_through(newest, &membership.member, reigns);
+            let last = rules.pop().filter(|rule| rule.id.term == promised)?;
+            return Some((rules, last));
         }
         (Some(newest), _) => resumed(membership, status.flushed, newest),
-    }
+    };
+    Some((Vec::new(), rule?))
 }
 
 /// Whether the server was promoted to the term that this member promised and began, and has no rule of it yet.

@@ -181,18 +181,22 @@ impl<E: Engine> GateLoop<E> {
         let rules = self.engine.newest_rules().await?;
         report.rule = rules.first().cloned();
         let (Some(status), Some(membership)) = (&report.engine, &orders.member) else { return Ok(()) };
-        let branch = match (&report.rule, orders.process) {
+        let reigns = match (&report.rule, orders.process) {
             (Some(newest), Some(process)) if opening::is_promotion(membership, status, newest) => {
                 let hands = self.hands.of(process);
                 // Promoted already: it only says where the term began.
-                Some(self.engine.promote(&*hands, status.term, STREAMS_DEADLINE).await?.start)
+                let promoted = self.engine.promote(&*hands, status.term, STREAMS_DEADLINE).await?;
+                let reigns = promoted.reigns_after(newest.id.term, status.term);
+                reigns
+                    .ok_or(EngineError::Order("promotion: the log is not of the term of its newest rule"))?
             }
-            (_, _) => None,
+            (_, _) => Vec::new(),
         };
-        let rule = opening::rule(membership, status, report.rule.as_ref(), branch);
-        let Some(rule) = rule else { return Ok(()) };
-        let at = self.engine.write_rule(&rule).await?;
-        info!(rule = %rule.id, position = %at, "opening marker written");
+        let rules_due = opening::rules(membership, status, report.rule.as_ref(), &reigns);
+        let Some((missing, rule)) = rules_due else { return Ok(()) };
+        let at = self.engine.write_rules(&missing, &rule).await?;
+        let missing = missing.iter().map(|rule| rule.id.term).collect::<Vec<_>>();
+        info!(rule = %rule.id, position = %at, ?missing, "opening marker written");
         report.rule = Some(rule.clone());
         // A refounding is the one exception: whoever could have acked under the rules before it is lost.
         let open = if membership.opening.as_ref() == Some(&rule) { &[] } else { open_rules(&rules) };
@@ -333,7 +337,7 @@ impl<E: Engine> GateLoop<E> {
                 Ok(false)
             }
             Step::Write(rule) => {
-                let at = self.engine.write_rule(&rule).await?;
+                let at = self.engine.write_rules(&[], &rule).await?;
                 info!(rule = %rule.id, position = %at, "rule written");
                 report.rule = Some(rule);
                 if let Some(changing) = &mut self.writer.changing {

@@ -164,11 +164,11 @@ impl Engine for Postgres {
         self.session_for(doing).await?.newest_rules(2).await.map_err(|err| of_session(doing, err))
     }
 
-    async fn write_rule(&mut self, rule: &Rule) -> Result<Lsn, EngineError> {
+    async fn write_rules(&mut self, before: &[Rule], rule: &Rule) -> Result<Lsn, EngineError> {
         let doing = "write a rule";
         let session = self.session_for(doing).await?;
         session.ensure_schema().await.map_err(|err| of_session(doing, err))?;
-        session.write_rule(rule).await.map_err(|err| match err {
+        session.write_rules(before, rule).await.map_err(|err| match err {
             RuleError::Session { source, .. } => of_session(doing, source),
             RuleError::Older { .. } | RuleError::Differs(_) => refused(doing, err),
         })

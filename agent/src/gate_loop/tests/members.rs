@@ -236,3 +236,25 @@ async fn a_promoted_member_opens_by_a_rule_that_begins_where_it_left_the_chain()
     let rule = world.gate.engine.rules.last().cloned().unwrap();
     assert_eq!((rule.id.version, rule.start, rule.primary), (1, end, member()));
 }
+
+#[tokio::test]
+async fn a_reign_without_a_rule_gets_it_with_the_next_one() {
+    let (mut world, orders) = standby().await;
+    let still = GateOrders { follow: None, member: Some(membership(2)), ..orders };
+    world.settle(&still).await;
+    let left = world.gate.recruit(Term::new(2).unwrap(), &still).await.unwrap().position;
+    world.gate.promote(Term::new(2).unwrap(), &still).await.unwrap();
+    // Its process ends before the rule is written, with log of the new term behind it.
+    let engine = &mut world.gate.engine;
+    engine.recovers = true;
+    engine.flushed.local = left.plus(64);
+    let still = GateOrders { process: process(2), member: Some(membership(5)), ..still };
+    world.settle(&still).await;
+    let term = Term::new(5).unwrap();
+    let end = world.gate.recruit(term, &still).await.unwrap().position;
+    world.gate.promote(term, &still).await.unwrap();
+    let reigns = Membership { reign: Some(term), ..membership(5) };
+    assert_eq!(world.settle(&GateOrders { member: Some(reigns), ..still }).await, Gate::Open { term });
+    let begun = world.gate.engine.rules.iter().map(|rule| (rule.id.term.number(), rule.start));
+    assert_eq!(begun.collect::<Vec<_>>(), [(1, Lsn::ZERO), (2, left), (5, end)]);
+}

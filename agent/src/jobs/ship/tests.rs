@@ -9,8 +9,10 @@ use holdfast_backup::log::{LogReader, Segment};
 use holdfast_backup::repository::{ClusterRecord, Location};
 use holdfast_backup::rules::Chain;
 use holdfast_backup::store::RepositoryConfig;
+use holdfast_engine::postgres::standby::promote::Promoted;
 use holdfast_engine::postgres::wal::history::{self, History};
 use holdfast_model::{ClusterId, Incarnation, Member, Voter, VoterKind};
+use holdfast_replication::change;
 use tokio::sync::mpsc;
 
 use self::support::Server;
@@ -75,14 +77,19 @@ async fn fail_over() -> Failover {
     let mut standby = Server::copied("n2", &lost);
     let mut session = standby.start().await;
     standby.sql("SELECT pg_promote()");
-    let history =
-        fs::read_to_string(standby.setup.layout.wal_dir().join(history::file_name(Term::new(2).unwrap())));
-    let (_, start) = History::parse(Term::new(2).unwrap(), &history.unwrap()).unwrap().branch().unwrap();
+    let start = promoted(&standby, 2).start;
     let second = rule(&standby.member, 2, Some(first.id), start);
     session.write_rule(&second).await.unwrap();
     standby.sql("CREATE TABLE u AS SELECT n FROM generate_series(1, 1000) n");
     assert!(start.offset() / SEGMENT > shipped.offset() / SEGMENT, "more than a segment is missing");
     Failover { standby, access, shipped, rules: vec![first, second], lost, _store: store }
+}
+
+/// By the history file of a server's timeline.
+fn promoted(server: &Server, number: u32) -> Promoted {
+    let term = Term::new(number).unwrap();
+    let history = fs::read_to_string(server.setup.layout.wal_dir().join(history::file_name(term))).unwrap();
+    Promoted::of(History::parse(term, &history).unwrap()).unwrap()
 }
 
 fn reporter() -> (Reporter, mpsc::Receiver<JobEvent>) {
@@ -142,6 +149,47 @@ async fn a_promoted_standby_completes_the_term_before_its_own() {
     let (end, errors) = failover.ship().await;
     assert_eq!(errors, [""; 0]);
     failover.check(end).await;
+}
+
+#[tokio::test]
+async fn a_reign_that_wrote_no_rule_is_complete_as_well() {
+    let mut failover = fail_over().await;
+    let (standby, access, second) = (&mut failover.standby, &failover.access, &failover.rules[1]);
+    // Promoted to term 3, which is over before its rule is written, and then to 4.
+    standby.stop();
+    let mut server = Server::copied("n3", standby);
+    drop(server.start().await);
+    server.sql("SELECT pg_promote()");
+    server.sql("CHECKPOINT");
+    server.stop();
+    server.recover_again();
+    let mut session = server.start().await;
+    server.sql("SELECT pg_promote()");
+    let four = Term::new(4).unwrap();
+    let reigns = promoted(&server, 4).reigns_after(second.id.term, four).unwrap();
+    let mut begun = change::promoted_through(second, &server.member, &reigns);
+    let last = begun.pop().unwrap();
+    session.write_rules(&begun, &last).await.unwrap();
+
+    let (reporter, mut events) = reporter();
+    let job = job_of(&server, access, &last);
+    let mut ship = Ship::start(&job).await.unwrap();
+    ship.turn(&reporter).await.unwrap();
+    drop((ship, reporter));
+    while let Some(event) = events.recv().await {
+        assert!(!matches!(event, JobEvent::Log { level: LogLevel::Error, .. }), "{event:?}");
+    }
+    let repository = access.open().await.unwrap();
+    let chain = Chain::to(four, &repository.rules().await.unwrap()).unwrap();
+    assert_eq!(repository.missing_log(&chain).await.unwrap(), []);
+    // What a restore tells Postgres about the timelines is what the server says of them.
+    let ends = chain.reigns().iter().filter_map(|reign| Some((reign.term, reign.end?)));
+    let server_says = promoted(&server, 4).history.ancestors;
+    assert_eq!(
+        ends.collect::<Vec<_>>(),
+        server_says.iter().map(|it| (it.timeline, it.switch)).collect::<Vec<_>>()
+    );
+    assert_eq!(chain.reigns().iter().map(|reign| reign.term.number()).collect::<Vec<_>>(), [1, 2, 3, 4]);
 }
 
 #[tokio::test]

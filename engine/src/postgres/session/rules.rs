@@ -4,6 +4,7 @@
 //! Invariants, each a test in `tests/server.rs`:
 //! * `a_rule_written_twice_is_one_rule`: after a crash between COMMIT and its answer the agent just writes it again.
 //! * `an_older_or_different_rule_is_refused`.
+//! * `rules_written_together_are_there_together`.
 //!
 //! The marker's commit does not wait for acks (`synchronous_commit = local`): it would hang the agent's only session,
 //! and COMMIT returning is not an ack anyway. Whether the marker is acked is judged by [`crate::postgres::flushed`]
@@ -102,19 +103,27 @@ impl Session {
         Ok(rules)
     }
 
-    /// Writes `rule` and its marker in one transaction; returns a position that is past both and already durable
-    /// here. Writing the newest rule again changes nothing and returns the position now.
+    /// Writes `rule` and its marker: see [`Session::write_rules`].
+    ///
+    /// # Errors
+    /// [`RuleError`].
+    pub async fn write_rule(&mut self, rule: &Rule) -> Result<Lsn, RuleError> {
+        self.write_rules(&[], rule).await
+    }
+
+    /// Writes `rule` and its marker, and those `before` it, oldest first, in one transaction; returns a position that is
+    /// past all of them and already durable here. Writing the newest rule again changes nothing and returns the position now.
     ///
     /// Not cancel-safe: what a dropped call did is found out with [`Session::newest_rules`].
     ///
     /// # Errors
     /// [`RuleError`].
-    pub async fn write_rule(&mut self, rule: &Rule) -> Result<Lsn, RuleError> {
+    pub async fn write_rules(&mut self, before: &[Rule], rule: &Rule) -> Result<Lsn, RuleError> {
         let id = rule.id;
         let deadline = self.deadline();
         let doing = "write the rule and its marker";
         let session = |source| RuleError::Session { id, source };
-        let written = match timeout(deadline, write(&mut self.client, rule)).await {
+        let written = match timeout(deadline, write(&mut self.client, before, rule)).await {
             Ok(written) => written.map_err(|source| session(SessionError::of(doing, source)))?,
             Err(_) => return Err(session(self.late(doing, deadline))),
         };
@@ -152,7 +161,11 @@ impl Session {
     }
 }
 
-async fn write(client: &mut tokio_postgres::Client, rule: &Rule) -> Result<Written, tokio_postgres::Error> {
+async fn write(
+    client: &mut tokio_postgres::Client,
+    before: &[Rule],
+    rule: &Rule,
+) -> Result<Written, tokio_postgres::Error> {
     let transaction = client.build_transaction().read_only(false).start().await?;
     transaction.batch_execute("SET LOCAL synchronous_commit = local").await?;
     // One writer at a time, so that "newest" stays the newest until the commit.
@@ -162,18 +175,25 @@ async fn write(client: &mut tokio_postgres::Client, rule: &Rule) -> Result<Writt
         Some((id, found)) if id == rule.id => {
             Ok(if found.is_some_and(|found| found == *rule) { Written::Done } else { Written::Differs })
         }
+        Some((id, _)) if before.first().is_some_and(|first| first.id <= id) => Ok(Written::Older(id)),
         Some(_) | None => {
-            let (term, version) = (i64::from(rule.id.term.number()), i64::from(rule.id.version));
-            let insert = "INSERT INTO holdfast.rules (term, version, rule) VALUES ($1, $2, $3)";
-            transaction.execute(insert, &[&term, &version, &Json(rule)]).await?;
-            let marker =
-                serde_json::to_string(rule).expect("a rule holds only string keys and whole numbers");
-            let emit = "SELECT pg_logical_emit_message(true, 'holdfast', $1::text)";
-            transaction.query_one(emit, &[&marker]).await?;
+            for rule in before.iter().chain([rule]) {
+                insert(&transaction, rule).await?;
+            }
             transaction.commit().await?;
             Ok(Written::Done)
         }
     }
+}
+
+async fn insert(transaction: &Transaction<'_>, rule: &Rule) -> Result<(), tokio_postgres::Error> {
+    let (term, version) = (i64::from(rule.id.term.number()), i64::from(rule.id.version));
+    let insert = "INSERT INTO holdfast.rules (term, version, rule) VALUES ($1, $2, $3)";
+    transaction.execute(insert, &[&term, &version, &Json(rule)]).await?;
+    let marker = serde_json::to_string(rule).expect("a rule holds only string keys and whole numbers");
+    let emit = "SELECT pg_logical_emit_message(true, 'holdfast', $1::text)";
+    transaction.query_one(emit, &[&marker]).await?;
+    Ok(())
 }
 
 /// The newest row's name, and its rule if it can be read.

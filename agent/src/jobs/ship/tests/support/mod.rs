@@ -104,10 +104,15 @@ impl Server {
         let server = Self::empty(node);
         let copy = Launch::new("/bin/cp".into()).arg("--archive").arg(of.setup.layout.data_dir.clone());
         run(as_root(&copy.arg(server.setup.layout.data_dir.clone())));
-        let signal = server.setup.layout.data_dir.join(STANDBY_SIGNAL);
+        server.recover_again();
+        server
+    }
+
+    /// Its next start is that of a standby.
+    pub(super) fn recover_again(&self) {
+        let signal = self.setup.layout.data_dir.join(STANDBY_SIGNAL);
         fs::write(&signal, "").unwrap();
         give_to_engine(&signal);
-        server
     }
 
     pub(super) async fn start(&mut self) -> Session {
