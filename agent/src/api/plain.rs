@@ -49,10 +49,11 @@ pub enum Probe {
 }
 
 impl Probe {
-    /// The answer for `view`.
+    /// The answer for `view`. An engine that does not answer, such as one that waits for acks in the middle of a shutdown,
+    /// lets nobody in whatever its gate is.
     #[must_use]
     pub fn holds(self, view: &NodeView) -> bool {
-        let replays = matches!(view.engine, EngineView::Running { in_recovery: true, .. });
+        let EngineView::Running { in_recovery: replays, .. } = view.engine else { return false };
         match (self, &view.gate) {
             (_, Gate::Closed { .. }) => false,
             (Self::Ready, Gate::ReadOnly { .. } | Gate::Open { .. }) => true,
@@ -102,6 +103,14 @@ mod tests {
             *replays = in_recovery;
         }
         [Probe::Ready, Probe::Primary, Probe::Replica].map(|probe| probe.holds(&view))
+    }
+
+    #[test]
+    fn an_engine_that_does_not_answer_serves_nobody() {
+        let mut view = serving();
+        assert!(Probe::Primary.holds(&view));
+        view.engine = EngineView::Starting { pid: 7, since: holdfast_model::Tick::from_millis(0) };
+        assert!(![Probe::Ready, Probe::Primary, Probe::Replica].iter().any(|probe| probe.holds(&view)));
     }
 
     #[test]

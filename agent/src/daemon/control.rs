@@ -107,6 +107,8 @@ impl Node {
 
     /// Begins a backup of the engine that serves.
     pub(crate) async fn begin_backup(&self) -> Result<Operation, CallError> {
+        // Until the operation is listed, nobody else would see that one begins.
+        let _begins = self.backup_begins.lock().await;
         let report = self.gate.borrow().clone();
         let (Some(rule), Gate::Open { .. } | Gate::ReadOnly { .. }) = (report.rule, report.gate) else {
             let resolve = "wait until the gate is open; see 'holdfast explain'";

@@ -225,6 +225,7 @@ async fn run(
         gate_loop,
         desk: watch::channel(None).0,
         handover: Handover::default(),
+        backup_begins: tokio::sync::Mutex::default(),
         setup,
         clock,
         ledger,

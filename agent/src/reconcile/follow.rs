@@ -9,11 +9,13 @@ use std::sync::Arc;
 use holdfast_agent_decide::members;
 use holdfast_engine::postgres::links::Upstream;
 use holdfast_model::{NodeName, Promise, Rule};
+use holdfast_proto::refusal::Reason;
 use holdfast_replication::promise::{self, Attempt, Promised, Standing};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::Reconciler;
 use super::act::ActError;
+use crate::api::CallError;
 use crate::chain::Chain;
 use crate::clock;
 use crate::data::{DataRecord, JoinStage, Joining};
@@ -86,6 +88,10 @@ impl Reconciler {
         self.node.tasks.spawn(async move {
             match node.begin_backup().await {
                 Ok(operation) => info!(operation = operation.id, "first backup of the cluster begun"),
+                // By an operator, or by the plan of a moment ago.
+                Err(CallError::Refused(refusal)) if refusal.reason == Reason::Busy => {
+                    debug!(missing = refusal.missing, "first backup of the cluster not begun");
+                }
                 Err(err) => warn!(error = %Chain(&err), "first backup of the cluster not begun"),
             }
         });

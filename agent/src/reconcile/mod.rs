@@ -75,6 +75,8 @@ pub struct Node {
     pub desk: watch::Sender<Option<Arc<Desk>>>,
     /// Whether the gate is held closed for a handover.
     pub handover: Handover,
+    /// Held while a backup is begun.
+    pub backup_begins: tokio::sync::Mutex<()>,
     /// For programs of the engine that end by themselves.
     pub supervisor: Supervisor,
     /// What the gate loop is told.
