@@ -49,13 +49,15 @@ lint: ## formatting, clippy, dependency policy, documentation
 	$(TOOLS)/cargo-deny --locked check bans licenses sources
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --document-private-items
 
-bench: ## an optimised build: 2 GiB backed up, lost and restored; detection by fault; an idle agent; JSON in target/bench
+bench: ## an optimised build: backup and restore of 2 GiB, detection, outages, an idle and a busy agent; JSON in target/bench
 	@$(SETUP) packages tools
 	$(CARGO) build --locked --release --bins
 	@mkdir -p target/bench
 	@target/release/holdfast-demo single --scale 150 --report target/bench/single.json
 	@target/release/holdfast-bench detect --report target/bench/detection.json
 	@target/release/holdfast-bench idle --report target/bench/idle.json
+	@target/release/holdfast-bench load --report target/bench/load.json
+	@target/release/holdfast-demo zones --rounds 5 --report target/bench/zones.json
 
 fmt: ## format all code
 	$(CARGO) fmt --all

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use holdfast_integration::bench::{detect, idle};
+use holdfast_integration::bench::{detect, idle, load};
 
 /// Measures on real parts, and writes JSON. Cleans up after itself, also on Ctrl-C.
 #[derive(Debug, Parser)]
@@ -19,6 +19,8 @@ enum What {
     Detect(detect::Options),
     /// What an agent takes of the machine that has nothing to do.
     Idle(idle::Options),
+    /// What an agent takes of the machine while its primary is loaded, and how many commits that costs.
+    Load(load::Options),
 }
 
 #[tokio::main]
@@ -28,6 +30,7 @@ async fn main() -> ExitCode {
         match &what {
             What::Detect(options) => detect::run(options).await,
             What::Idle(options) => idle::run(options).await,
+            What::Load(options) => load::run(options).await,
         }
     };
     let outcome = tokio::select! {

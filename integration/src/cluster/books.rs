@@ -119,11 +119,19 @@ impl Cluster {
         let balance = self.books.audit(&self.site(primary)?.node)?;
         balance.judge()?;
         let digest = self.books.digest();
-        let ours = self.site(primary)?.node.sql(CLIENT_ROLE, &digest)?;
+        let ours = self.digest(primary)?;
         for other in self.others(primary) {
             self.holds(other, &digest, &ours).await?;
         }
         Ok(balance)
+    }
+
+    /// What the node of a zone holds of all pages, in a form that differs when anything does.
+    ///
+    /// # Errors
+    /// It cannot be read there.
+    pub fn digest(&self, zone: Zone) -> Result<String> {
+        self.site(zone)?.node.sql(CLIENT_ROLE, &self.books.digest())
     }
 
     async fn holds(&self, zone: Zone, digest: &str, expected: &str) -> Result<()> {

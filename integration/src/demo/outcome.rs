@@ -4,6 +4,7 @@
 //! * `a_loss_from_before_the_window_fails`: log is shipped each second, so an older ack must have survived.
 //! * `an_id_that_is_there_twice_fails`.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
@@ -100,6 +101,17 @@ fn told(lines: &[Line], since: SystemTime) -> impl Iterator<Item = (Duration, St
         };
         Some((after, format!("{loud}{}", line.shown())))
     })
+}
+
+/// When something was first said by any of several agents, in milliseconds since `since`: the phases of what happened.
+#[must_use]
+pub fn first_said_ms(agents: &[(String, Vec<Line>)], since: SystemTime) -> BTreeMap<String, u64> {
+    let mut first = BTreeMap::new();
+    for (after, said) in agents.iter().flat_map(|(_, lines)| told(lines, since)) {
+        let ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
+        first.entry(said).and_modify(|known: &mut u64| *known = ms.min(*known)).or_insert(ms);
+    }
+    first
 }
 
 fn table(told: impl Iterator<Item = (Duration, String)>) -> String {

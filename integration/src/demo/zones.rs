@@ -3,6 +3,7 @@
 //! Each scene has its own client in a zone that is left alone, and ends when every node is a voter again; then all that any
 //! client was ever told is looked up at whoever is primary. One missing id ends the demo.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::time::SystemTime;
@@ -17,11 +18,12 @@ use crate::cluster::{Cluster, ClusterSpec, NOTICED_WITHIN, WHOLE_WITHIN, site};
 use crate::daemon::Serving;
 use crate::demo::narrator::Narrator;
 use crate::demo::{outcome, wall_clock};
+use crate::logs::Line;
 use crate::timeline::{Timeline, seconds};
 use crate::zones::Zone;
 
-/// One in use, and one for each time that a disk of the same node could vanish.
-const DISKS: usize = 3;
+/// In each round two disks vanish, and it may be the same node's each time.
+const DISKS_LOST_A_ROUND: usize = 2;
 /// What agents say in a scene is told up to this many lines.
 const LINES_TOLD_MAX: usize = 60;
 
@@ -31,6 +33,9 @@ pub struct Options {
     /// Major version of PostgreSQL.
     #[arg(long, default_value_t = 15)]
     pub postgres: u32,
+    /// How often all the scenes are played, on one cluster.
+    #[arg(long, default_value_t = 1)]
+    pub rounds: usize,
     /// Write the figures as JSON to this file.
     #[arg(long)]
     pub report: Option<PathBuf>,
@@ -44,6 +49,8 @@ struct SceneFigures {
     fault_to_whole: f64,
     ids_acked_in_all: usize,
     ids_lost: usize,
+    /// When an agent first said what, in milliseconds since the fault.
+    first_said_ms: BTreeMap<String, u64>,
 }
 
 /// Everything on stage.
@@ -79,7 +86,7 @@ impl Scene {
 pub async fn play(options: &Options) -> Result<()> {
     let mut narrator = Narrator::begin();
     let mut stage = set_stage(&mut narrator, options).await?;
-    let played = perform(&mut narrator, &mut stage).await;
+    let played = perform(&mut narrator, &mut stage, options.rounds).await;
     if played.is_err() {
         return match stage.cluster.keep_logs("demo") {
             Ok(()) => stage.cluster.explained(played),
@@ -100,7 +107,8 @@ async fn set_stage(narrator: &mut Narrator, options: &Options) -> Result<Stage> 
     narrator.scene(
         "Three zones: a node with blank disks and a load balancer in each, and an S3 server that all reach",
     );
-    let spec = ClusterSpec { disks: DISKS, postgres: options.postgres, ..ClusterSpec::default() };
+    let disks = 1 + DISKS_LOST_A_ROUND * options.rounds;
+    let spec = ClusterSpec { disks, postgres: options.postgres, ..ClusterSpec::default() };
     let cluster = Cluster::start(&spec).await?;
     for site in cluster.sites() {
         let node = &site.node;
@@ -110,8 +118,15 @@ async fn set_stage(narrator: &mut Narrator, options: &Options) -> Result<Stage> 
     Ok(Stage { cluster, figures: Vec::new() })
 }
 
-async fn perform(narrator: &mut Narrator, stage: &mut Stage) -> Result<()> {
+async fn perform(narrator: &mut Narrator, stage: &mut Stage, rounds: usize) -> Result<()> {
     become_three(narrator, stage).await?;
+    for _ in 0..rounds {
+        play_all(narrator, stage).await?;
+    }
+    Ok(())
+}
+
+async fn play_all(narrator: &mut Narrator, stage: &mut Stage) -> Result<()> {
     let title = "kill -9 of the primary's postgres: it resumes in place";
     scene(narrator, stage, title, engine_killed).await?;
     let title = "The primary's zone is cut off: another primary, by command";
@@ -183,7 +198,9 @@ async fn close(
     narrator.say(&format!("outage seen by the client: {}", seconds(outage.until - outage.from)));
     narrator.show(&timeline.table());
     narrator.say("what the agents said, in seconds since it happened:");
-    narrator.show(&told(cluster, wall_clock)?);
+    let agents = cluster.sites().map(|site| Ok((site.node.name.clone(), site.logs().lines()?)));
+    let agents = agents.collect::<Result<Vec<_>>>()?;
+    narrator.show(&told(&agents, wall_clock));
     narrator
         .say(&format!("{acked} ids acked in all, {unknown} without an answer ({unknown_found} committed)"));
     narrator.say(&format!("acked lost: {}", lost.len()));
@@ -193,19 +210,19 @@ async fn close(
         fault_to_whole: whole.as_secs_f64(),
         ids_acked_in_all: *acked,
         ids_lost: lost.len(),
+        first_said_ms: outcome::first_said_ms(&agents, wall_clock),
     })
 }
 
-fn told(cluster: &Cluster, since: SystemTime) -> Result<String> {
-    let agents = cluster.sites().map(|site| Ok((site.node.name.clone(), site.logs().lines()?)));
-    let told = outcome::told_by_all_since(&agents.collect::<Result<Vec<_>>>()?, since);
+fn told(agents: &[(String, Vec<Line>)], since: SystemTime) -> String {
+    let told = outcome::told_by_all_since(agents, since);
     let lines = told.lines().count();
     let mut shown: Vec<&str> = told.lines().take(LINES_TOLD_MAX).collect();
     let more = format!("and {} lines more", lines.saturating_sub(LINES_TOLD_MAX));
     if lines > LINES_TOLD_MAX {
         shown.push(&more);
     }
-    Ok(shown.join("\n"))
+    shown.join("\n")
 }
 
 async fn engine_killed(narrator: &Narrator, cluster: &mut Cluster, scene: &mut Scene) -> Result<()> {
@@ -266,10 +283,43 @@ async fn follower_loses_disk(narrator: &Narrator, cluster: &mut Cluster, scene: 
     Ok(())
 }
 
+/// A line for each scene; of several rounds the median and the worst.
 fn summary(figures: &[SceneFigures]) -> String {
-    let mut lines = vec!["   outage     whole  acked lost  scene".to_owned()];
-    lines.extend(figures.iter().map(|of| {
-        format!("{:>7.2} s {:>7.2} s  {:>10}  {}", of.outage, of.fault_to_whole, of.ids_lost, of.scene)
-    }));
+    let mut lines = vec!["   outage  (worst)      whole  (worst)  acked lost  scene".to_owned()];
+    let mut scenes: Vec<&str> = Vec::new();
+    for of in figures {
+        if !scenes.contains(&of.scene.as_str()) {
+            scenes.push(&of.scene);
+        }
+    }
+    for scene in scenes {
+        let of_scene = || figures.iter().filter(|of| of.scene == scene);
+        let (outage, worst_outage) = median_and_worst(of_scene().map(|of| of.outage));
+        let (whole, worst_whole) = median_and_worst(of_scene().map(|of| of.fault_to_whole));
+        let lost: usize = of_scene().map(|of| of.ids_lost).sum();
+        lines.push(format!(
+            "{outage:>7.2} s {worst_outage:>7.2} s  {whole:>7.2} s {worst_whole:>7.2} s  {lost:>10}  {scene}"
+        ));
+    }
     lines.join("\n")
+}
+
+/// The median is the upper one of an even number of figures; 0 of none.
+fn median_and_worst(figures: impl Iterator<Item = f64>) -> (f64, f64) {
+    let mut figures: Vec<f64> = figures.collect();
+    figures.sort_by(f64::total_cmp);
+    let median = figures.get(figures.len() / 2).copied().unwrap_or_default();
+    (median, figures.last().copied().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_worst_is_not_hidden_by_the_median() {
+        assert_eq!(median_and_worst([3.0, 1.0, 9.0].into_iter()), (3.0, 9.0));
+        assert_eq!(median_and_worst([1.0, 2.0].into_iter()), (2.0, 2.0));
+        assert_eq!(median_and_worst([].into_iter()), (0.0, 0.0));
+    }
 }
