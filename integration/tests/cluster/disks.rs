@@ -15,7 +15,7 @@ use nix::sys::statvfs::statvfs;
 use crate::stage::{A_WHILE, play};
 
 /// Said while a disk is lost.
-const DISK_LOST: &[&str] = &[
+pub(crate) const DISK_LOST: &[&str] = &[
     "disk unsafe",
     "engine ended by itself",
     "log not shipped",

@@ -9,12 +9,13 @@
 //! * [`disks`]: disks vanish, fill up, fail and hang.
 //! * [`waiters`]: the primary ends while commits wait.
 //!
-//! [`whole`]: three nodes from nothing, and a switchover.
+//! [`whole`]: three nodes from nothing, and a switchover. [`restored`]: every node is lost after reigns of every kind.
 
 mod alone;
 mod crash;
 mod disks;
 mod partition;
+mod restored;
 mod stage;
 mod waiters;
 mod whole;

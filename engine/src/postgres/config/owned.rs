@@ -31,6 +31,8 @@ pub(super) const FIXED: &[Fixed] = &[
     fixed("hot_standby", "on", BASE),
     fixed("recovery_min_apply_delay", "0", "a member that is recruited applies all that it received"),
     fixed("wal_receiver_status_interval", "1s", "acks must not wait for the next flush"),
+    fixed("wal_sender_timeout", "10s", "a server that ends waits so long for a member whose link died"),
+    fixed("wal_receiver_timeout", "10s", "a member waits so long before it looks for its primary again"),
     fixed(
         "wal_retrieve_retry_interval",
         "1s",
