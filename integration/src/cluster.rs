@@ -3,13 +3,14 @@
 //!
 //! * [`site`]: one zone of it: the node, its disks, its daemon.
 //! * [`seen`]: what the nodes say, and whether they are whole together.
-//! * [`order`]: what an operator tells the cluster.
+//! * [`order`]: what an operator tells the cluster. [`by_hand`]: the same from outside, call by call.
 //! * [`books`]: everything that clients were told was committed, and its audit.
 //! * [`disk`]: disks that vanish, stall or fail.
 //!
 //! Tests: `tests/cluster/`.
 
 pub mod books;
+pub mod by_hand;
 pub mod disk;
 pub mod order;
 pub mod seen;

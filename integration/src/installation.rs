@@ -31,6 +31,14 @@ pub fn weed() -> Result<PathBuf> {
     existing(workspace().join(".cache/tools/weed"), "make tools")
 }
 
+/// The gRPC client of shell scripts.
+///
+/// # Errors
+/// It was not fetched yet.
+pub fn grpcurl() -> Result<PathBuf> {
+    existing(workspace().join(".cache/grpcurl/grpcurl"), "make tools")
+}
+
 /// The load balancer.
 ///
 /// # Errors

@@ -6,7 +6,7 @@
 # load balancer's package would also start at the next boot: a service that comes by us is switched off.
 set -eu
 
-packages="xfsprogs e2fsprogs util-linux iproute2 nftables haproxy postgresql-15 postgresql-contrib patchelf python3-venv gcc libc6-dev curl ca-certificates"
+packages="xfsprogs e2fsprogs util-linux iproute2 nftables haproxy postgresql-15 postgresql-contrib patchelf python3-venv jq gcc libc6-dev curl ca-certificates"
 
 missing=""
 for package in $packages; do

@@ -8,10 +8,12 @@
 //! * [`partition`]: links are cut.
 //! * [`disks`]: disks vanish, fill up, fail and hang.
 //! * [`waiters`]: the primary ends while commits wait.
+//! * [`by_hand`]: a failover that no agent coordinates.
 //!
 //! [`whole`]: three nodes from nothing, and a switchover. [`restored`]: every node is lost after reigns of every kind.
 
 mod alone;
+mod by_hand;
 mod crash;
 mod disks;
 mod partition;
