@@ -4,6 +4,7 @@
 //! * [`site`]: one zone of it: the node, its disks, its daemon.
 //! * [`seen`]: what the nodes say, and whether they are whole together.
 //! * [`order`]: what an operator tells the cluster. [`by_hand`]: the same from outside, call by call.
+//! * [`sessions`]: where sessions of clients end up.
 //! * [`books`]: everything that clients were told was committed, and its audit.
 //! * [`disk`]: disks that vanish, stall or fail.
 //!
@@ -14,6 +15,7 @@ pub mod by_hand;
 pub mod disk;
 pub mod order;
 pub mod seen;
+pub mod sessions;
 pub mod site;
 
 use std::collections::BTreeMap;

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -282,6 +282,14 @@ pub fn client_of(address: Ipv4Addr, port: u16) -> tokio_postgres::Config {
     config.host(address.to_string()).port(port);
     config.dbname(CLIENT_ROLE).user(CLIENT_ROLE).password(CLIENT_PASSWORD);
     config
+}
+
+/// The same for programs of libpq, which try the addresses in this order.
+#[must_use]
+pub fn conninfo(addresses: &[SocketAddrV4]) -> String {
+    let listed = |each: fn(&SocketAddrV4) -> String| addresses.iter().map(each).collect::<Vec<_>>().join(",");
+    let (hosts, ports) = (listed(|it| it.ip().to_string()), listed(|it| it.port().to_string()));
+    format!("host={hosts} port={ports} user={CLIENT_ROLE} password={CLIENT_PASSWORD} dbname={CLIENT_ROLE}")
 }
 
 fn render_cluster(spec: &NodeSpec) -> String {

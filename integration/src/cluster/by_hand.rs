@@ -1,10 +1,11 @@
 //! What members answer to somebody who is no agent and no command line of ours, but a shell with `grpcurl`.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
 
 use super::Cluster;
 use crate::installation;
-use crate::node::Node;
+use crate::node::{CLUSTER, Node};
 use crate::process::run;
 use crate::zones::Zone;
 
@@ -28,5 +29,27 @@ impl Cluster {
         failover.env("HOLDFAST_KEY", authority.join("ops.key"));
         failover.args(self.sites().map(|site| agent(&site.node)));
         run(&mut failover)
+    }
+
+    /// Makes one call of `service/method` to the agent of `zone`, aimed at its member as it is now; `more` goes with it.
+    ///
+    /// # Errors
+    /// It is refused, or fails; the message is that of grpcurl.
+    pub fn call(&self, zone: Zone, method: &str, more: Value) -> Result<String> {
+        let (node, seen) = (&self.site(zone)?.node, self.site(zone)?.seen()?);
+        let identity = seen.volume.identity.context("a member has a volume")?;
+        let mut request = more;
+        request["target"] = json!({
+            "requestId": format!("by-hand-{}", method.replace('/', "-")),
+            "cluster": CLUSTER,
+            "node": seen.node,
+            "incarnation": identity.incarnation,
+            "term": seen.rule.map(|rule| rule.id.term),
+        });
+        let mut call = self.zones.command(zone, installation::grpcurl()?);
+        call.arg("-cacert").arg(node.authority.join("ca.pem"));
+        call.arg("-cert").arg(node.authority.join("ops.pem")).arg("-key").arg(node.authority.join("ops.key"));
+        call.arg("-max-time").arg("10").arg("-d").arg(request.to_string());
+        run(call.arg(agent(node)).arg(format!("holdfast.v1.{method}")))
     }
 }

@@ -9,11 +9,13 @@
 //! * [`disks`]: disks vanish, fill up, fail and hang.
 //! * [`waiters`]: the primary ends while commits wait.
 //! * [`by_hand`]: a failover that no agent coordinates.
+//! * [`clients`]: how clients find the primary and its followers.
 //!
 //! [`whole`]: three nodes from nothing, and a switchover. [`restored`]: every node is lost after reigns of every kind.
 
 mod alone;
 mod by_hand;
+mod clients;
 mod crash;
 mod disks;
 mod partition;
