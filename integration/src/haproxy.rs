@@ -1,5 +1,6 @@
 //! A real load balancer in a zone: HAProxy, which asks `GET /primary` of every node and sends clients to the one that
-//! answers 200. Its sessions to a node end when that node stops being it.
+//! answers 200. Its sessions to a node end when that node stops being it. At its next port it does the same with
+//! `GET /replica`, for clients that only read. docs/clients.md shows this configuration.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -26,18 +27,39 @@ pub struct Backend {
     pub name: String,
     /// Where it is.
     pub address: Ipv4Addr,
-    /// The port that is asked for `/primary`.
+    /// The port that is asked for `/primary` and `/replica`.
     pub http: u16,
     /// The port that clients are sent to.
     pub engine: u16,
 }
 
-/// What the load balancer thinks of a node.
+/// Whom the load balancer sends clients to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// The node where clients can write.
+    Primary,
+    /// Nodes that follow it, where clients can read.
+    Replica,
+}
+
+impl Role {
+    const ALL: [Self; 2] = [Self::Primary, Self::Replica];
+
+    /// The name of its listener, and of the path that is asked.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Primary => "primary",
+            Self::Replica => "replica",
+        }
+    }
+}
+
+/// What the load balancer thinks of a node in a role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Seen {
     /// It was not asked yet.
     Unchecked,
-    /// It is the primary.
+    /// It has the role.
     Up,
     /// It is not, or does not answer.
     Down,
@@ -52,7 +74,8 @@ pub struct Haproxy {
 }
 
 impl Haproxy {
-    /// Starts one in `zone` that listens on `listens`, an address of that zone, and waits until it has asked every node.
+    /// Starts one in `zone` that listens on `listens`, an address of that zone, and on the port after it, and waits until
+    /// it has asked every node.
     ///
     /// # Errors
     /// It is not installed, does not start, or is not ready in time.
@@ -74,8 +97,11 @@ impl Haproxy {
         let mut started = Self { process, socket, listens };
         eventually("a load balancer that has asked every node", READY_WITHIN, async || {
             started.process.still_runs()?;
-            let seen = started.seen().await?;
-            ensure!(seen.len() == nodes.len() && !seen.values().any(|it| *it == Seen::Unchecked), "{seen:?}");
+            for role in Role::ALL {
+                let seen = started.seen(role).await?;
+                let unchecked = seen.values().any(|it| *it == Seen::Unchecked);
+                ensure!(seen.len() == nodes.len() && !unchecked, "{role:?}: {seen:?}");
+            }
             Ok(())
         })
         .await
@@ -83,22 +109,29 @@ impl Haproxy {
         Ok(started)
     }
 
-    /// Where clients connect, inside.
+    /// Where clients of a role connect, inside.
     #[must_use]
-    pub const fn listens(&self) -> SocketAddrV4 {
-        self.listens
+    pub const fn listens(&self, role: Role) -> SocketAddrV4 {
+        at(self.listens, role)
     }
 
-    /// What it thinks of each node.
+    /// What it thinks of each node in a role.
     ///
     /// # Errors
     /// It does not answer.
-    pub async fn seen(&self) -> Result<BTreeMap<String, Seen>> {
+    pub async fn seen(&self, role: Role) -> Result<BTreeMap<String, Seen>> {
         let mut stats = UnixStream::connect(&self.socket).await.context("connect to the load balancer")?;
         stats.write_all(b"show stat\n").await.context("ask the load balancer")?;
         let mut answer = String::new();
         stats.read_to_string(&mut answer).await.context("read the load balancer's answer")?;
-        parse(&answer)
+        parse(&answer, role)
+    }
+}
+
+const fn at(primary: SocketAddrV4, role: Role) -> SocketAddrV4 {
+    match role {
+        Role::Primary => primary,
+        Role::Replica => SocketAddrV4::new(*primary.ip(), primary.port() + 1),
     }
 }
 
@@ -117,32 +150,34 @@ defaults
     timeout client 1h
     timeout server 1h
     default-server inter 200ms fall 1 rise 1 on-marked-down shutdown-sessions
-listen primary
-    bind {listens}
-    option httpchk GET /primary
-    http-check expect status 200
 "
     );
-    for Backend { name, address, http, engine } in nodes {
-        writeln!(config, "    server {name} {address}:{engine} check port {http}")
-            .expect("a string takes all text");
+    let mut line = |line: String| writeln!(config, "{line}").expect("a string takes all text");
+    for role in Role::ALL {
+        let (name, listens) = (role.name(), at(listens, role));
+        line(format!("listen {name}\n    bind {listens}\n    balance roundrobin"));
+        line(format!("    option httpchk GET /{name}\n    http-check expect status 200"));
+        for Backend { name, address, http, engine } in nodes {
+            line(format!("    server {name} {address}:{engine} check port {http}"));
+        }
     }
     config
 }
 
-/// Of the table that `show stat` prints: a header of names behind `# `, then a line each.
-fn parse(table: &str) -> Result<BTreeMap<String, Seen>> {
+/// Of the table that `show stat` prints, the servers of one listener: a header of names behind `# `, then a line each.
+fn parse(table: &str, role: Role) -> Result<BTreeMap<String, Seen>> {
     let mut lines = table.lines();
     let header = lines.next().and_then(|line| line.strip_prefix("# ")).context("a table without a header")?;
     let column =
         |name: &str| header.split(',').position(|it| it == name).with_context(|| format!("no column {name}"));
-    let (name, status, check) = (column("svname")?, column("status")?, column("check_status")?);
+    let (listener, name) = (column("pxname")?, column("svname")?);
+    let (status, check) = (column("status")?, column("check_status")?);
     let mut seen = BTreeMap::new();
     for line in lines.filter(|line| !line.is_empty()) {
         let fields: Vec<&str> = line.split(',').collect();
         let field = |at: usize| fields.get(at).copied().unwrap_or_default();
         // The two rows of the listener itself have no checks.
-        if matches!(field(name), "FRONTEND" | "BACKEND") {
+        if field(listener) != role.name() || matches!(field(name), "FRONTEND" | "BACKEND") {
             continue;
         }
         let is = match (field(check).contains("INI"), field(status)) {
@@ -166,13 +201,17 @@ mod tests {
             primary,n1,UP,L7OK\n\
             primary,n2,DOWN,* L7STS\n\
             primary,n3,UP,INI\n\
-            primary,BACKEND,UP,\n\n";
-        let expected = [("n1", Seen::Up), ("n2", Seen::Down), ("n3", Seen::Unchecked)];
-        assert_eq!(parse(table).unwrap(), expected.map(|(name, seen)| (name.to_owned(), seen)).into());
+            primary,BACKEND,UP,\n\
+            replica,n1,DOWN,L7STS\n\n";
+        let of = |role| parse(table, role).unwrap().into_iter().collect::<Vec<_>>();
+        let named = |name: &str, seen| (name.to_owned(), seen);
+        let expected = [named("n1", Seen::Up), named("n2", Seen::Down), named("n3", Seen::Unchecked)];
+        assert_eq!(of(Role::Primary), expected);
+        assert_eq!(of(Role::Replica), [named("n1", Seen::Down)]);
     }
 
     #[test]
     fn a_table_without_a_header_is_no_table() {
-        assert!(parse("Unknown command\n").is_err());
+        assert!(parse("Unknown command\n", Role::Primary).is_err());
     }
 }

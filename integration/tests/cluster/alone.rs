@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use holdfast_integration::cluster::{Cluster, ClusterSpec, NOTICED_WITHIN, WHOLE_WITHIN};
-use holdfast_integration::haproxy::Seen;
+use holdfast_integration::haproxy::{Role, Seen};
 use holdfast_integration::zones::Zone;
 use holdfast_integration::{eventually, throughout};
 
@@ -25,7 +25,7 @@ async fn clients_of_a_zone_that_is_cut_off_wait_and_object_storage_does_not_as_r
 
     cluster.cut_off(Zone::A)?;
     eventually("a load balancer that misses the node", NOTICED_WITHIN, async || {
-        let seen = cluster.balancer(Zone::B)?.seen().await?;
+        let seen = cluster.balancer(Zone::B)?.seen(Role::Primary).await?;
         ensure!(seen.get("n1") == Some(&Seen::Down), "{seen:?}");
         Ok(())
     })

@@ -1,6 +1,7 @@
-//! How clients find the primary and its followers: by libpq alone. What docs/clients.md says of
+//! How clients find the primary and its followers: by libpq alone and through a load balancer. What docs/clients.md says of
 //! it, it says because of these tests.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddrV4;
 
 use anyhow::{Result, ensure};
@@ -8,6 +9,7 @@ use holdfast_integration::cluster::order::Order;
 use holdfast_integration::cluster::sessions::Search;
 use holdfast_integration::cluster::{Cluster, ClusterSpec, NOTICED_WITHIN, WHOLE_WITHIN};
 use holdfast_integration::eventually;
+use holdfast_integration::haproxy::Role;
 use holdfast_integration::zones::Zone;
 use serde_json::json;
 
@@ -36,15 +38,38 @@ fn libpq_finds(cluster: &Cluster, primary: Zone) -> Result<()> {
     Ok(())
 }
 
+/// A load balancer sends who writes to the primary, and who reads to all others and to nobody else.
+fn balancer_finds(cluster: &Cluster, primary: Zone) -> Result<()> {
+    let session = |role| {
+        let addresses = [cluster.balancer(Zone::B)?.listens(role)];
+        cluster.session(&Search { libpq: 15, from: Zone::B, addresses: &addresses, parameters: "" })
+    };
+    let writes = session(Role::Primary)?;
+    ensure!(writes == primary, "writes go to {writes:?}");
+    let reads = (0..6).map(|_| session(Role::Replica)).collect::<Result<BTreeSet<Zone>>>()?;
+    let others = cluster.others(primary).into_iter().collect::<BTreeSet<Zone>>();
+    ensure!(reads == others, "reads go to {reads:?}, the primary is {primary:?}");
+    Ok(())
+}
+
+async fn everybody_finds(cluster: &Cluster, primary: Zone) -> Result<()> {
+    libpq_finds(cluster, primary)?;
+    // It asks now and then.
+    eventually("a load balancer that knows who is what", NOTICED_WITHIN, async || {
+        balancer_finds(cluster, primary)
+    })
+    .await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_find_the_primary_and_its_followers_before_and_after_a_switchover_as_root() -> Result<()> {
     play("clients", ClusterSpec::default(), &[], async |stage| {
         let writer = stage.writer(stage.others[1]).await?;
-        libpq_finds(&stage.cluster, stage.primary)?;
+        everybody_finds(&stage.cluster, stage.primary).await?;
         let to = stage.others[0];
         stage.cluster.order(stage.others[1], Order::Switchover { to })?;
         stage.cluster.wait_for_three_voters(WHOLE_WITHIN).await?;
-        libpq_finds(&stage.cluster, to)?;
+        everybody_finds(&stage.cluster, to).await?;
         Ok(vec![writer])
     })
     .await

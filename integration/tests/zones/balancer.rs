@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use holdfast_integration::haproxy::{Backend, Haproxy, Seen};
+use holdfast_integration::haproxy::{Backend, Haproxy, Role, Seen};
 use holdfast_integration::zones::{Cut, Zone, Zones};
 use holdfast_integration::{Scratch, eventually};
 
@@ -42,7 +42,7 @@ impl Stub {
 
 /// A connection through the load balancer, and the name of the node that it ended up at.
 fn session(zones: &Zones, haproxy: &Haproxy) -> Result<(BufReader<std::net::TcpStream>, String)> {
-    let stream = zones.connect(Zone::B, haproxy.listens(), SOON)?;
+    let stream = zones.connect(Zone::B, haproxy.listens(Role::Primary), SOON)?;
     stream.set_read_timeout(Some(SOON))?;
     let mut stream = BufReader::new(stream);
     let mut name = String::new();
@@ -83,7 +83,7 @@ async fn a_load_balancer_follows_the_primary_and_ends_sessions_with_the_old_one_
     n1.primary.store(true, Ordering::SeqCst);
     zones.impose(&[Cut::Between(Zone::B, Zone::C)])?;
     eventually("n2 out of sight", SOON, async || {
-        let seen = haproxy.seen().await?;
+        let seen = haproxy.seen(Role::Primary).await?;
         ensure!(seen.get("n1") == Some(&Seen::Up) && seen.get("n2") == Some(&Seen::Down), "{seen:?}");
         Ok(())
     })
