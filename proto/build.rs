@@ -5,9 +5,10 @@ use std::path::PathBuf;
 
 use prost::Message as _;
 
-const FILES: [&str; 8] = [
+const FILES: [&str; 9] = [
     "v1/target.proto",
     "v1/operation.proto",
+    "v1/rule.proto",
     "v1/volume.proto",
     "v1/node.proto",
     "v1/lifecycle.proto",

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use holdfast_model::record::{self, RecordKind};
-use holdfast_model::{ClusterId, Incarnation};
+use holdfast_model::{ClusterId, Incarnation, Vouch};
 use holdfast_storage_io::IoError;
 use holdfast_storage_io::root::Root;
 use serde::de::DeserializeOwned;
@@ -68,6 +68,7 @@ records! {
     EngineHeld = "engine-held", b"ehld", Daemon;
     CurrentVolume = "current-volume", b"cvol", Daemon;
     RestoreOrder = "restore-order", b"rord", Daemon;
+    Vouched = "vouched", b"vchd", Daemon;
 }
 
 /// An operator asked, once, for a new cluster.
@@ -131,6 +132,15 @@ pub struct RestoreOrder {
     pub at: String,
     /// Which backup; the newest when none is named.
     pub backup: Option<String>,
+}
+
+/// The last word that was taken in place of votes: what it allows happens once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vouched {
+    /// The call that carried it.
+    pub request: String,
+    /// The word.
+    pub vouch: Vouch,
 }
 
 /// Why the ledger could not be used.

@@ -233,10 +233,10 @@ pub struct FailoverArgs {
     /// A zone to prefer among members that hold the same; more than one: the best first
     #[arg(long, value_name = "ZONE")]
     pub prefer_zone: Vec<Zone>,
-    /// Do not ask members whether they miss the primary: you vouch that it is gone
+    /// Do not ask members whether they miss the primary: you vouch that it is gone, which counts once and for five minutes
     #[arg(long, requires = "why")]
     pub without_votes: bool,
-    /// How that is known; kept in the logs
+    /// How that is known; kept in the agent's ledger and in the repository
     #[arg(long, value_name = "TEXT")]
     pub why: Option<String>,
     #[command(flatten)]

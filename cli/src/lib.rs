@@ -2,6 +2,7 @@
 //!
 //! * [`args`]: what can be typed. [`run`]: what then happens, one file per group of commands.
 //! * [`endpoint`], [`client`]: where an agent is, and a mutually verified connection to it.
+//! * [`clock`]: the wall clock.
 //! * [`certs`]: the small certificate authority behind `holdfast certs`.
 //! * [`company`]: the nodes of a cluster, as one of them sees them.
 //! * [`render`]: tables, as pure functions. [`output`]: the only place that prints.
@@ -12,6 +13,7 @@
 pub mod args;
 pub mod certs;
 pub mod client;
+pub mod clock;
 pub mod company;
 pub mod endpoint;
 pub mod failure;

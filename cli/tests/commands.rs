@@ -108,7 +108,13 @@ async fn a_failover_is_followed_to_its_end() {
     let begun: holdfast_model::status::Operation = serde_json::from_str(&begun).unwrap();
     assert_eq!(begun.kind, holdfast_model::status::OperationKind::Failover);
     let asked = served.control.asked_of_cluster.lock().unwrap().clone();
-    assert_eq!(asked, ["[Named(\"b\"), Named(\"c\")] ", "[] it burnt"]);
+    assert_eq!(
+        asked,
+        [
+            "[Named(\"b\"), Named(\"c\")] ",
+            "[] it burnt, says holdfast://orders/user/ops?roles=observe,promote"
+        ]
+    );
     served.stop().await;
 }
 

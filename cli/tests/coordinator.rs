@@ -253,7 +253,13 @@ async fn a_failover_and_a_competing_term_over_real_connections() {
     let (n2, n3) = (FakeMember::new("n2"), FakeMember::new("n3"));
     n3.promises(Attempt { term: term(5), id: 99 });
     let mut cluster = Cluster::serve([("n1", None), ("n2", Some(&n2)), ("n3", Some(&n3))]).await;
-    let order = failover::Order { attempt: attempt(4), rule: rule(), prefer: vec![], without_votes: false };
+    let order = failover::Order {
+        attempt: attempt(4),
+        rule: rule(),
+        prefer: vec![],
+        without_votes: false,
+        until: None,
+    };
     let mut driver = cluster.driver();
     let tries = Tries { pause_ms: 10, ..Tries::default() };
     let opened = driver.failover(order, failover::Pace::default(), tries).await.unwrap();

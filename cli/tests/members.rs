@@ -106,7 +106,8 @@ async fn a_node_that_may_not_coordinate_asks_and_recruits_nobody() {
 async fn no_node_begins_a_failover_by_its_certificate() {
     let served = Served::start(false).await;
     let failover =
-        Failover { target: target(3), prefer: vec![], without_votes: false, why: String::new() }.to_wire();
+        Failover { target: target(3), prefer: vec![], vouched_until_unix_ms: None, why: String::new() }
+            .to_wire();
     let node = as_peer(&served, &served.authority.coordinator("n2")).await;
     let status = ClusterServiceClient::new(node).failover(failover.clone()).await.unwrap_err();
     assert_eq!(Refusal::from_status(&status).unwrap().reason, Reason::RoleMissing);

@@ -1,8 +1,8 @@
 //! The words of the project as types: parsed once at the edge, pure, no I/O, no async runtime.
 //!
 //! Everything that crosses a crate boundary and means something is named here: who ([`ids`]), which reign
-//! ([`rule`]), how far ([`position`]), on which disk ([`volume`]), in what state ([`status`]), in what company ([`peer`]), and how a file of
-//! ours is framed ([`record`]).
+//! ([`rule`]), how far ([`position`]), on which disk ([`volume`]), in what state ([`status`]), in what company ([`peer`]), and on whose
+//! word ([`vouch`]), and how a file of ours is framed ([`record`]).
 //!
 //! Not here: reading or writing anything, wire formats (`proto`), SQL (`engine`).
 
@@ -16,9 +16,11 @@ pub mod size;
 pub mod status;
 pub mod tick;
 pub mod volume;
+pub mod vouch;
 
 pub use ids::{ClusterId, ClusterName, Incarnation, Member, NodeName, ParseIdError, Zone};
 pub use position::{Lsn, ParseLsnError};
 pub use rule::{Promise, Rule, RuleId, Term, Voter, VoterKind};
 pub use size::ByteCount;
 pub use tick::Tick;
+pub use vouch::Vouch;

@@ -61,11 +61,13 @@ pub enum Reason {
     NotFound,
     /// The member stands by something else: [`declined`] reads what.
     Declined,
+    /// What allows it counted once, and does not any more.
+    Expired,
 }
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::NoIdentity,
         Self::OtherCluster,
         Self::RoleMissing,
@@ -84,6 +86,7 @@ impl Reason {
         Self::Busy,
         Self::NotFound,
         Self::Declined,
+        Self::Expired,
     ];
 
     /// The word in `google.rpc.ErrorInfo.reason`.
@@ -108,6 +111,7 @@ impl Reason {
             Self::Busy => "BUSY",
             Self::NotFound => "NOT_FOUND",
             Self::Declined => "DECLINED",
+            Self::Expired => "EXPIRED",
         }
     }
 
@@ -130,7 +134,8 @@ impl Reason {
             | Self::NoRepository
             | Self::EngineState
             | Self::Busy
-            | Self::Declined => Code::FailedPrecondition,
+            | Self::Declined
+            | Self::Expired => Code::FailedPrecondition,
         }
     }
 

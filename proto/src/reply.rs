@@ -2,7 +2,7 @@
 
 use holdfast_model::status::{Gate, LogView};
 use holdfast_model::volume::DeviceVerdict;
-use holdfast_model::{ByteCount, Lsn, Member, Term};
+use holdfast_model::{ByteCount, Lsn, Member, Term, Vouch};
 use serde::Serialize;
 
 /// What a dry run would do with a device.
@@ -62,6 +62,8 @@ pub struct Explanation {
     pub blockers: Vec<Blocker>,
     /// Single and double faults that would stop writes now.
     pub would_stop_writes: Vec<String>,
+    /// The last word that this node took in place of votes.
+    pub vouch: Option<Vouch>,
 }
 
 /// One complete backup.

@@ -221,6 +221,7 @@ fn what_members_ask_survives_the_wire() {
         prefer_zones: vec!["zone-b".to_owned(), "zone-c".to_owned()],
         without_votes: true,
         why: "the machine burnt".to_owned(),
+        vouched_until_unix_ms: 1_700_000_000_000,
     };
     assert_eq!(Failover::from_wire(failover.clone()).unwrap().to_wire(), failover);
 }
@@ -258,15 +259,20 @@ fn every_fault_of_what_members_ask_is_named_at_once() {
 }
 
 #[test]
-fn a_failover_without_votes_says_why() {
-    let failover = |without_votes, why: &str| v1::FailoverRequest {
+fn a_failover_without_votes_says_why_and_until_when() {
+    let failover = |without_votes, why: &str, vouched_until_unix_ms| v1::FailoverRequest {
         target: Some(target()),
         prefer_zones: vec!["not a zone".to_owned()],
         without_votes,
         why: why.to_owned(),
+        vouched_until_unix_ms,
     };
-    assert_eq!(refused_fields::<Failover>(failover(true, " ")), ["prefer_zones[0]", "why"]);
-    assert_eq!(refused_fields::<Failover>(failover(false, "")), ["prefer_zones[0]"]);
+    assert_eq!(
+        refused_fields::<Failover>(failover(true, " ", 0)),
+        ["prefer_zones[0]", "why", "vouched_until_unix_ms"]
+    );
+    assert_eq!(refused_fields::<Failover>(failover(true, "burnt", 1)), ["prefer_zones[0]"]);
+    assert_eq!(refused_fields::<Failover>(failover(false, "", 0)), ["prefer_zones[0]"]);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use holdfast_model::status::{NodeView, Operation};
-use holdfast_model::{Lsn, Rule};
+use holdfast_model::{Lsn, Rule, Vouch};
 use holdfast_proto::refusal::Refusal;
 use holdfast_replication::choose::Report;
 use holdfast_replication::promise;
@@ -128,8 +128,12 @@ pub trait Control: Send + Sync + 'static {
     /// As the primary: lets clients in again after [`Self::close`].
     async fn reopen(&self, request: Reopen) -> Result<(), CallError>;
 
-    /// Begins to make another member the primary, because the primary is gone; this node coordinates.
-    async fn failover(&self, request: Failover) -> Result<Operation, CallError>;
+    /// Begins to make another member the primary, because the primary is gone; this node coordinates. `by` names whose
+    /// call it is.
+    async fn failover(&self, request: Failover, by: &str) -> Result<Operation, CallError>;
+
+    /// The last word that this node took in place of votes.
+    async fn vouch(&self) -> Result<Option<Vouch>, CallError>;
 
     /// Begins to make a named node's member the primary; this node coordinates.
     async fn switchover(&self, request: Switchover) -> Result<Operation, CallError>;

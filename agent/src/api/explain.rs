@@ -6,7 +6,9 @@
 //! * `a_voter_that_does_not_receive_makes_the_next_loss_stop_writes`.
 //! * `a_gate_that_is_not_open_has_a_blocker_with_a_remedy`: every refusal says what would resolve it (I14).
 //!
-//! Not here: deciding anything; the agent's own reason comes with the view.
+//! Not here: deciding anything; the agent's own reason comes with the view. What is remembered beside the view ([`Control`]).
+//!
+//! [`Control`]: super::control::Control
 
 use std::collections::BTreeSet;
 
@@ -29,6 +31,7 @@ pub fn explain(view: &NodeView) -> Explanation {
         reason: view.reason.clone(),
         blockers,
         would_stop_writes: would_stop_writes(view),
+        vouch: None,
     }
 }
 

@@ -12,7 +12,7 @@ use holdfast_backup::repository::Repository;
 use holdfast_model::status::{
     DataView, Gate, NodeView, Operation, OperationKind, OperationState, RepositoryView, VolumeView,
 };
-use holdfast_model::{Lsn, Rule};
+use holdfast_model::{Lsn, Rule, Vouch};
 use holdfast_replication::choose::Report;
 use holdfast_storage::ops::Consent;
 use tokio::sync::{Notify, watch};
@@ -302,8 +302,12 @@ impl Control for Node {
         self.reopen_gate(request).await
     }
 
-    async fn failover(&self, request: Failover) -> Result<Operation, CallError> {
-        self.begin_failover(request).await
+    async fn failover(&self, request: Failover, by: &str) -> Result<Operation, CallError> {
+        self.begin_failover(request, by).await
+    }
+
+    async fn vouch(&self) -> Result<Option<Vouch>, CallError> {
+        self.last_word()
     }
 
     async fn switchover(&self, request: Switchover) -> Result<Operation, CallError> {

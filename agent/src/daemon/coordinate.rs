@@ -9,19 +9,18 @@ use std::time::Duration;
 
 use holdfast_model::peer::Part;
 use holdfast_model::status::{NodeView, Operation, OperationKind, OperationState};
-use holdfast_model::{ClusterId, Lsn, Member, NodeName, Rule, Term};
-use holdfast_orchestrator::drive::{Driver, Members, Opened, Tries};
+use holdfast_model::{Lsn, Member, NodeName, Rule, Term, Vouch};
+use holdfast_orchestrator::drive::{Driver, Members, Tries};
 use holdfast_orchestrator::{failover, switchover};
 use holdfast_replication::change::{self, Change};
 use holdfast_replication::choose::Certificate;
 use holdfast_replication::promise::Attempt;
-use tracing::{info, warn};
+use tracing::info;
 
 use super::control::{failed, refused};
+use super::vouched::note_outcome;
 use crate::api::control::{CallError, ChangeMember, Failover, MemberChange, Reason, Switchover};
-use crate::chain::Chain;
 use crate::clock;
-use crate::jobs::Access;
 use crate::operations::Ticket;
 use crate::peers::members::MemberLines;
 use crate::peers::{Deadlines, PeerAddress, PeerClient};
@@ -81,23 +80,13 @@ impl Node {
             address: reachable(config.api.grpc),
         };
         let own = Arc::new(PeerClient::new(own, config.tls.clone(), Deadlines::default()));
-        let access = self.volume_cluster().and_then(|cluster| self.access(cluster));
-        let tasks = self.tasks.clone();
+        let shelf = self.shelf();
         let keep = move |certificate: Certificate<Lsn>| {
-            let Some(access) = access.clone() else { return };
-            tasks.spawn(async move {
-                if let Err(err) = keep(access, &certificate).await {
-                    warn!(error = %Chain(&*err), "loss certificate not kept in the repository");
-                }
-            });
+            let what = format!("certificate-{:032x}", certificate.attempt.id);
+            shelf.keep(certificate.attempt.term, what, certificate);
         };
         let lines = self.peers.lines().chain([own]);
         Arc::new(MemberLines::new(config.cluster.clone(), lines, known, Box::new(keep)))
-    }
-
-    fn volume_cluster(&self) -> Option<ClusterId> {
-        let desk = self.desk.borrow().clone();
-        desk.and_then(|desk| desk.facts().identity.cluster_id)
     }
 
     fn driver(&self, known: Term, ticket: &Ticket) -> Driver {
@@ -115,26 +104,54 @@ impl Node {
     }
 
     /// Makes another member the primary.
-    pub(super) async fn coordinate_failover(&self, request: Failover) -> Result<Operation, CallError> {
+    pub(super) async fn coordinate_failover(
+        &self,
+        request: Failover,
+        by: &str,
+    ) -> Result<Operation, CallError> {
         if let Some(begun) = self.operations.of_request(request.target.request.as_str()) {
             return Ok(begun);
         }
         self.refuse_while_coordinating()?;
         let (view, rule) = self.known_rule()?;
         let attempt = next_attempt(&view, &rule)?;
-        if request.without_votes {
-            warn!(why = request.why, primary = %rule.primary, "failover without votes, on an operator's word");
+        let asked = request.target.request.as_str().to_owned();
+        let vouch = request.vouched_until_unix_ms.map(|until_unix_ms| Vouch {
+            by: by.to_owned(),
+            why: request.why,
+            primary: rule.primary.clone(),
+            term: attempt.term,
+            given_unix_ms: clock::unix_ms(),
+            until_unix_ms,
+            outcome: None,
+        });
+        let until = match vouch.clone() {
+            Some(vouch) => Some(self.clock.now().after_millis(self.take_word(&asked, vouch)?)),
+            None => None,
+        };
+        if let Some(vouch) = vouch.clone() {
+            self.shelf().keep(attempt.term, format!("vouch-{:032x}", attempt.id), vouch);
         }
-        let (prefer, without_votes) = (request.prefer, request.without_votes);
         let known = rule.id.term;
-        let order = failover::Order { attempt, rule, prefer, without_votes };
+        let order =
+            failover::Order { attempt, rule, prefer: request.prefer, without_votes: vouch.is_some(), until };
         let ticket = self.operations.begin(OperationKind::Failover, "beginning");
-        self.operations.note_request(request.target.request.as_str(), ticket.id());
+        self.operations.note_request(&asked, ticket.id());
         let id = ticket.id().to_owned();
         let mut driver = self.driver(known, &ticket);
+        let ledger = self.ledger.clone();
         self.tasks.spawn(async move {
             let done = driver.failover(order, failover::Pace::default(), Tries::default()).await;
-            end(ticket, done);
+            match vouch {
+                Some(Vouch { by, why, .. }) => {
+                    let outcome = done.as_ref().map_or_else(ToString::to_string, ToString::to_string);
+                    note_outcome(&ledger, &asked, &outcome);
+                    let done =
+                        done.map(|opened| format!("{opened}, without votes, on the word of {by}: {why}"));
+                    end(ticket, done);
+                }
+                None => end(ticket, done),
+            }
             driver.rest().await;
         });
         self.shown(|operation| operation.id == id).await
@@ -201,7 +218,7 @@ impl Node {
     }
 }
 
-fn end<E: std::error::Error + 'static>(ticket: Ticket, done: Result<Opened, E>) {
+fn end<E: std::error::Error + 'static>(ticket: Ticket, done: Result<impl ToString, E>) {
     match done {
         Ok(opened) => ticket.end(Ok(opened.to_string())),
         Err(err) => ticket.end(Err(&err)),
@@ -216,15 +233,6 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
         address.set_ip(loopback);
     }
     address
-}
-
-async fn keep(
-    access: Access,
-    certificate: &Certificate<Lsn>,
-) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let term = certificate.attempt.term;
-    let what = format!("certificate-{:032x}", certificate.attempt.id);
-    Ok(access.open().await?.keep_evidence(term, &what, certificate).await?)
 }
 
 fn names(rule: &Rule, node: &NodeName) -> bool {

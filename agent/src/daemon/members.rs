@@ -62,8 +62,8 @@ impl Node {
     }
 
     /// Coordinates a failover.
-    pub(super) async fn begin_failover(&self, request: Failover) -> Result<Operation, CallError> {
-        self.coordinate_failover(request).await
+    pub(super) async fn begin_failover(&self, request: Failover, by: &str) -> Result<Operation, CallError> {
+        self.coordinate_failover(request, by).await
     }
 
     /// Coordinates a switchover.

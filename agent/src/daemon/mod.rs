@@ -11,7 +11,9 @@ mod engine_tls;
 mod members;
 pub mod places;
 mod replication;
+mod shelf;
 mod volumes;
+mod vouched;
 
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;

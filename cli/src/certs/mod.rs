@@ -18,7 +18,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use holdfast_model::{ClusterName, NodeName, ParseIdError};
 use holdfast_proto::identity::{Caller, Identity};
@@ -27,6 +27,8 @@ use rcgen::{
     KeyPair, KeyUsagePurpose, SanType,
 };
 use x509_parser::pem::parse_x509_pem;
+
+use crate::clock;
 
 /// Why certificates could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -231,9 +233,8 @@ fn named(cluster: &ClusterName, name: &str) -> DistinguishedName {
     subject
 }
 
-#[expect(clippy::disallowed_methods, reason = "certificates hold between two moments of the wall clock")]
 fn valid_for(days: u32) -> CertificateParams {
-    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let since_epoch = clock::since_epoch();
     let epoch = rcgen::date_time_ymd(1970, 1, 1);
     let mut params = CertificateParams::default();
     params.not_before = epoch + since_epoch.saturating_sub(SKEW);

@@ -2,12 +2,14 @@
 
 mod backup;
 mod company;
+mod explain;
 mod status;
 mod volume;
 
 pub use backup::{backup_detail, backups, log_status};
 pub use company::members;
-pub use status::{explanation, node, operation_line, operations, view_line};
+pub use explain::explanation;
+pub use status::{node, operation_line, operations, view_line};
 pub use volume::{consent, plan};
 
 use comfy_table::presets::NOTHING;

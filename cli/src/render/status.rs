@@ -1,11 +1,10 @@
-//! A node's view, its explanation, and long work.
+//! A node's view, and long work.
 
 use holdfast_model::status::{
     DataView, EngineView, LogView, NodeView, Operation, OperationKind, OperationState, Progress,
     RepositoryView, VolumeView,
 };
 use holdfast_model::{Promise, Rule, Tick};
-use holdfast_proto::reply::Explanation;
 
 use super::{company, key_value, or_dash, with_header};
 use crate::company::lines;
@@ -50,22 +49,6 @@ pub fn view_line(view: &NodeView) -> String {
         volume_word(&view.volume),
         view.reason
     )
-}
-
-/// Blockers with what would resolve them, and what would stop writes.
-#[must_use]
-pub fn explanation(told: &Explanation) -> String {
-    let mut text = format!("gate {}\n{}", told.gate, told.reason);
-    for blocker in &told.blockers {
-        text.push_str(&format!("\n\nmissing     {}\nto resolve  {}", blocker.missing, blocker.resolve));
-    }
-    if !told.would_stop_writes.is_empty() {
-        text.push_str("\n\nany of these would stop writes now:");
-        for fault in &told.would_stop_writes {
-            text.push_str(&format!("\n- {fault}"));
-        }
-    }
-    text
 }
 
 /// Long work.

@@ -7,15 +7,20 @@ use holdfast_proto::request::{ChangeMember, Failover, MemberChange, Switchover};
 use super::{aim, follow, view};
 use crate::args::{FailoverArgs, MemberCommand, Wait};
 use crate::client::Agent;
+use crate::clock;
 use crate::company;
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::render;
 
+/// How long it counts that somebody vouches for a primary to be gone: for a failover and its further attempts.
+const VOUCHED_MS: u64 = 5 * 60 * 1000;
+
 pub(super) async fn failover(agent: &Agent, args: FailoverArgs, output: &mut Output) -> Result<(), Failure> {
     let FailoverArgs { prefer_zone: prefer, without_votes, why, wait } = args;
     let target = aim(agent).await?;
-    let request = Failover { target, prefer, without_votes, why: why.unwrap_or_default() }.to_wire();
+    let vouched_until_unix_ms = without_votes.then(|| clock::unix_ms() + VOUCHED_MS);
+    let request = Failover { target, prefer, vouched_until_unix_ms, why: why.unwrap_or_default() }.to_wire();
     let begun = agent.cluster().failover(request).await?.into_inner();
     follow::begun(agent, begun.operation, wait, output).await
 }

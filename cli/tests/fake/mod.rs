@@ -28,7 +28,7 @@ use holdfast_cli::endpoint::Endpoint;
 use holdfast_cli::failure::Failure;
 use holdfast_cli::output::Output;
 use holdfast_model::status::{NodeView, Operation, OperationKind, OperationState};
-use holdfast_model::{Lsn, NodeName, Rule, Term, Tick};
+use holdfast_model::{Lsn, NodeName, Rule, Term, Tick, Vouch};
 use holdfast_proto::identity::{Caller, Role};
 use holdfast_proto::refusal::Refusal;
 use holdfast_replication::choose::Report;
@@ -154,9 +154,14 @@ impl Control for FakeControl {
         self.note("reopen");
         Ok(())
     }
-    async fn failover(&self, request: Failover) -> Result<Operation, CallError> {
-        self.asked_of_cluster.lock().unwrap().push(format!("{:?} {}", request.prefer, request.why));
+    async fn failover(&self, request: Failover, by: &str) -> Result<Operation, CallError> {
+        let Failover { prefer, vouched_until_unix_ms: until, why, .. } = request;
+        let word = if until.is_some() { format!("{why}, says {by}") } else { why };
+        self.asked_of_cluster.lock().unwrap().push(format!("{prefer:?} {word}"));
         Ok(self.done("failover", OperationKind::Failover))
+    }
+    async fn vouch(&self) -> Result<Option<Vouch>, CallError> {
+        Ok(Some(view::vouch()))
     }
     /// Ends badly, as one whose candidate is too far behind.
     async fn switchover(&self, request: Switchover) -> Result<Operation, CallError> {

@@ -9,7 +9,7 @@ use holdfast_model::status::{
 };
 use holdfast_model::volume::{DeviceId, DeviceVerdict, DiskHealth, Space, Verdict, VolumeIdentity};
 use holdfast_model::{
-    ByteCount, ClusterId, Incarnation, Lsn, Member, Rule, RuleId, Term, Tick, Voter, VoterKind,
+    ByteCount, ClusterId, Incarnation, Lsn, Member, Rule, RuleId, Term, Tick, Voter, VoterKind, Vouch,
 };
 use holdfast_proto::reply::{
     Backup, BackupContent, BackupDetail, LogRange, LogStatus, PlannedDevice, PlannedStep, WipeConsent,
@@ -220,4 +220,16 @@ pub(crate) fn log_status() -> LogStatus {
     };
     let ranges = vec![range(1, 0x100_0000, 0x200_0000), range(3, 0x200_0000, 0x2FF_0000)];
     LogStatus { log: serving().log, ranges }
+}
+
+pub(crate) fn vouch() -> Vouch {
+    Vouch {
+        by: "holdfast://orders/user/ops?roles=observe,promote".to_owned(),
+        why: "the rack burnt".to_owned(),
+        primary: of_node("n2", 8),
+        term: Term::new(3).unwrap(),
+        given_unix_ms: 1_700_000_000_000,
+        until_unix_ms: 1_700_000_300_000,
+        outcome: Some("n1 serves in term 3".to_owned()),
+    }
 }

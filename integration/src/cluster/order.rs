@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 
 use super::{Cluster, seen, site};
 use crate::eventually;
@@ -53,6 +54,15 @@ impl Cluster {
     /// It ends with anything but 0.
     pub fn holdfast(&self, zone: Zone, args: &[&str]) -> Result<String> {
         self.site(zone)?.agent()?.holdfast(args)
+    }
+
+    /// What `holdfast explain` tells programs, at the agent of a zone.
+    ///
+    /// # Errors
+    /// It does not answer, or says something else.
+    pub fn explain(&self, zone: Zone) -> Result<Value> {
+        let told = self.holdfast(zone, &["--json", "explain"])?;
+        serde_json::from_str(&told).with_context(|| told)
     }
 
     /// Gives an order to the agent of a zone and waits for its end.

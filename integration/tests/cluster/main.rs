@@ -9,6 +9,7 @@
 //! * [`disks`]: disks vanish, fill up, fail and hang.
 //! * [`waiters`]: the primary ends while commits wait.
 //! * [`by_hand`]: a failover that no agent coordinates.
+//! * [`vouched`]: a failover on somebody's word.
 //! * [`clients`]: how clients find the primary and its followers.
 //!
 //! [`whole`]: three nodes from nothing, and a switchover. [`restored`]: every node is lost after reigns of every kind.
@@ -21,5 +22,6 @@ mod disks;
 mod partition;
 mod restored;
 mod stage;
+mod vouched;
 mod waiters;
 mod whole;

@@ -10,6 +10,7 @@
 //! Invariants, each a test in `tests`:
 //! * `every_drive_ends_and_says_why` (I14), whatever is lost, late or done without an answer (I16).
 //! * `one_of_two_coordinators_gets_through`.
+//! * `nothing_is_begun_once_the_time_for_it_is_up`.
 //! * `what_is_under_way_is_not_carried_twice`.
 //! * `a_switchover_that_fails_reopens_the_primary`, at each step before the recruits.
 //!
@@ -90,7 +91,7 @@ impl fmt::Display for Opened {
 
 /// Nobody new serves. What was promised stays promised; anybody may begin above it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-#[error("{stopped}; attempts: {tries}, in {took}")]
+#[error("{stopped}; attempts: {tries}, in {took}{}", if *out_of_time { "; the time for it is up" } else { "" })]
 pub struct Failed {
     /// Why the last attempt ended.
     pub stopped: Stopped,
@@ -98,6 +99,8 @@ pub struct Failed {
     pub tries: u32,
     /// How long.
     pub took: Took,
+    /// Whether there would have been another one, had it not been too late for that.
+    pub out_of_time: bool,
 }
 
 /// Why a switchover did not end with another primary.
@@ -221,9 +224,12 @@ impl Driver {
                 failover::End::Stopped(stopped) => stopped,
             };
             let Some(next) = self.next_attempt(&order, &stopped).filter(|_| tried < tries.most) else {
-                return Err(Failed { stopped, tries: tried, took });
+                return Err(Failed { stopped, tries: tried, took, out_of_time: false });
             };
             let pause = tries.pause(tried, (self.random)());
+            if order.until.is_some_and(|until| (self.clock)().after_millis(whole_ms(pause)) >= until) {
+                return Err(Failed { stopped, tries: tried, took, out_of_time: true });
+            }
             tried += 1;
             let (term, of, ms) = (next.term, tries.most, pause.as_millis());
             (self.progress)(&format!("{stopped}; trying term {term} in {ms} ms, attempt {tried} of {of}"));
@@ -358,6 +364,10 @@ impl Course {
             Self::Switchover(switchover) => switchover.tick(now),
         }
     }
+}
+
+fn whole_ms(pause: Duration) -> u64 {
+    u64::try_from(pause.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Whether a refusal tells of a reign that is newer than the one that is to be ended.

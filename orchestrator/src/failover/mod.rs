@@ -35,8 +35,10 @@ pub struct Order {
     pub rule: Rule,
     /// Zones to prefer among members that hold the same, the best first.
     pub prefer: Vec<Zone>,
-    /// Somebody vouches that the primary is gone.
+    /// Nobody is asked whether the primary is missed: somebody vouches that it is gone, or it is expected to take part.
     pub without_votes: bool,
+    /// No attempt but the first begins from here on; absent when there is no such time.
+    pub until: Option<Tick>,
 }
 
 /// How long each phase may take, in milliseconds.

@@ -11,7 +11,7 @@ use super::*;
 use crate::testing::{ATTEMPT, member, rule};
 
 fn order(rule: Rule) -> Order {
-    Order { attempt: ATTEMPT, rule, prefer: vec![], without_votes: false }
+    Order { attempt: ATTEMPT, rule, prefer: vec![], without_votes: false, until: None }
 }
 
 fn at(ms: u64) -> Tick {

@@ -44,6 +44,7 @@ impl Order {
             rule: self.rule.clone(),
             prefer: candidate.map(|voter| voter.zone.clone()).collect(),
             without_votes: true,
+            until: None,
         }
     }
 }

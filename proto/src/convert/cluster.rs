@@ -1,5 +1,7 @@
 //! What is asked of whoever coordinates.
 
+use holdfast_model::Vouch;
+
 use super::{Reader, Wire};
 use crate::request::{ChangeMember, Failover, MemberChange, Switchover};
 use crate::v1;
@@ -11,8 +13,9 @@ impl Wire for Failover {
         v1::FailoverRequest {
             target: Some(self.target.to_wire()),
             prefer_zones: self.prefer.iter().map(ToString::to_string).collect(),
-            without_votes: self.without_votes,
+            without_votes: self.vouched_until_unix_ms.is_some(),
             why: self.why.clone(),
+            vouched_until_unix_ms: self.vouched_until_unix_ms.unwrap_or_default(),
         }
     }
 
@@ -24,7 +27,45 @@ impl Wire for Failover {
         } else {
             Some(message.why)
         };
-        Some(Self { target: target?, prefer: prefer?, without_votes: message.without_votes, why: why? })
+        let until = match (message.without_votes, message.vouched_until_unix_ms) {
+            (false, _) => Some(None),
+            (true, 0) => reader.fault(
+                "vouched_until_unix_ms",
+                "is missing: without votes, say until when it counts that you vouch for it",
+            ),
+            (true, until) => Some(Some(until)),
+        };
+        Some(Self { target: target?, prefer: prefer?, vouched_until_unix_ms: until?, why: why? })
+    }
+}
+
+impl Wire for Vouch {
+    type Message = v1::Vouch;
+
+    fn to_wire(&self) -> v1::Vouch {
+        v1::Vouch {
+            by: self.by.clone(),
+            why: self.why.clone(),
+            primary: self.primary.to_string(),
+            term: self.term.number(),
+            given_unix_ms: self.given_unix_ms,
+            until_unix_ms: self.until_unix_ms,
+            outcome: self.outcome.clone(),
+        }
+    }
+
+    fn read(reader: &mut Reader, message: v1::Vouch) -> Option<Self> {
+        let primary = reader.parse("primary", &message.primary);
+        let term = reader.term("term", message.term);
+        Some(Self {
+            by: message.by,
+            why: message.why,
+            primary: primary?,
+            term: term?,
+            given_unix_ms: message.given_unix_ms,
+            until_unix_ms: message.until_unix_ms,
+            outcome: message.outcome,
+        })
     }
 }
 

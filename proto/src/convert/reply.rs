@@ -80,17 +80,20 @@ impl Wire for Explanation {
             reason: self.reason.clone(),
             blockers: self.blockers.iter().map(Wire::to_wire).collect(),
             would_stop_writes: self.would_stop_writes.clone(),
+            vouch: self.vouch.as_ref().map(Wire::to_wire),
         }
     }
 
     fn read(reader: &mut Reader, message: v1::ExplainResponse) -> Option<Self> {
         let gate = reader.required("gate", message.gate);
         let blockers = reader.list("blockers", message.blockers);
+        let vouch = reader.optional("vouch", message.vouch);
         Some(Self {
             gate: gate?,
             reason: message.reason,
             blockers: blockers?,
             would_stop_writes: message.would_stop_writes,
+            vouch: vouch?,
         })
     }
 }

@@ -11,9 +11,10 @@ pub struct Failover {
     pub target: Target,
     /// Zones to prefer among members that hold the same, the best first.
     pub prefer: Vec<Zone>,
-    /// Somebody vouches that the primary is gone: nobody is asked whether it is missed.
-    pub without_votes: bool,
-    /// How that is known; never empty when [`Self::without_votes`].
+    /// Somebody vouches that the primary is gone, and nobody is asked whether it is missed: until when that counts, in
+    /// milliseconds since 1970.
+    pub vouched_until_unix_ms: Option<u64>,
+    /// How that is known; never empty when somebody vouches.
     pub why: String,
 }
 

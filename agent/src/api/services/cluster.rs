@@ -7,6 +7,13 @@ use tonic::{Request, Response, Status};
 
 use super::{Services, begun};
 use crate::api::control::Control;
+use crate::tls::Peer;
+
+/// Whose call it is, to be written down. A call whose caller is not known does not get here.
+fn caller<T>(request: &Request<T>) -> String {
+    let identity = request.extensions().get::<Peer>().and_then(|peer| peer.identity.as_ref().ok());
+    identity.map_or_else(|| "somebody".to_owned(), ToString::to_string)
+}
 
 #[tonic::async_trait]
 impl<C: Control> ClusterService for Services<C> {
@@ -14,8 +21,9 @@ impl<C: Control> ClusterService for Services<C> {
         &self,
         request: Request<v1::FailoverRequest>,
     ) -> Result<Response<v1::FailoverResponse>, Status> {
+        let by = caller(&request);
         let request = self.admit(request.into_inner(), |failover: &Failover| &failover.target)?;
-        let operation = self.control.failover(request).await?;
+        let operation = self.control.failover(request, &by).await?;
         Ok(Response::new(v1::FailoverResponse { operation: begun(&operation) }))
     }
 

@@ -37,6 +37,8 @@ impl<C: Control> NodeService for Services<C> {
         &self,
         _request: Request<v1::ExplainRequest>,
     ) -> Result<Response<v1::ExplainResponse>, Status> {
-        Ok(Response::new(explain(&self.view()).to_wire()))
+        let mut told = explain(&self.view());
+        told.vouch = self.control.vouch().await?;
+        Ok(Response::new(told.to_wire()))
     }
 }

@@ -29,7 +29,7 @@ fn driver(lines: &Arc<Lines>, seed: u128) -> (Driver, Arc<Mutex<Vec<String>>>) {
 }
 
 fn failover_order() -> failover::Order {
-    failover::Order { attempt: ATTEMPT, rule: rule(3), prefer: vec![], without_votes: false }
+    failover::Order { attempt: ATTEMPT, rule: rule(3), prefer: vec![], without_votes: false, until: None }
 }
 
 fn switchover_order() -> switchover::Order {
@@ -159,6 +159,19 @@ async fn a_word_about_one_primary_is_not_used_against_the_next() {
     let failed = fail_over(&lines, order).await.unwrap_err();
     assert_eq!(failed.tries, 1, "{failed}");
     assert!(failed.to_string().contains("rule (3,1) is in the log"), "{failed}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_begun_once_the_time_for_it_is_up() {
+    let lines = Lines::new(&World::of(&["b", "c"]), vec![]);
+    let refused = Refused::OtherAttempt { term: Term::new(9).unwrap() };
+    lines.set("c", "recruit", vec![Fate::Refused(refused); 100]);
+    let order = |until| failover::Order { until: Some(Tick::from_millis(until)), ..failover_order() };
+    let failed = fail_over(&lines, order(1)).await.unwrap_err();
+    assert_eq!((failed.tries, failed.out_of_time), (1, true), "what was begun in time goes on to its end");
+    assert!(failed.to_string().ends_with("the time for it is up"), "{failed}");
+    let failed = fail_over(&lines, order(u64::MAX)).await.unwrap_err();
+    assert_eq!((failed.tries, failed.out_of_time), (Tries::default().most, false));
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,45 @@
+//! Why a node does what it does, and what it remembers of how it came to that.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use holdfast_model::Vouch;
+use holdfast_proto::reply::Explanation;
+
+/// The last second of the year 9999: what is beyond has no date.
+const CALENDAR_END_MS: u64 = 253_402_300_799_000;
+
+/// Blockers with what would resolve them, and what would stop writes.
+#[must_use]
+pub fn explanation(told: &Explanation) -> String {
+    let mut text = format!("gate {}\n{}", told.gate, told.reason);
+    for blocker in &told.blockers {
+        text.push_str(&format!("\n\nmissing     {}\nto resolve  {}", blocker.missing, blocker.resolve));
+    }
+    if !told.would_stop_writes.is_empty() {
+        text.push_str("\n\nany of these would stop writes now:");
+        for fault in &told.would_stop_writes {
+            text.push_str(&format!("\n- {fault}"));
+        }
+    }
+    if let Some(vouch) = &told.vouch {
+        text.push_str(&format!("\n\n{}", vouched(vouch)));
+    }
+    text
+}
+
+fn vouched(vouch: &Vouch) -> String {
+    let Vouch { by, why, primary, term, given_unix_ms, until_unix_ms, outcome } = vouch;
+    let outcome = outcome.as_deref().unwrap_or("not known");
+    let (given, until) = (wall_clock(*given_unix_ms), wall_clock(*until_unix_ms));
+    format!(
+        "a failover without votes was begun at {given} for term {term}, on the word of {by}\n\
+         gone        {primary}: {why}\n\
+         counted     until {until}, once\n\
+         outcome     {outcome}"
+    )
+}
+
+fn wall_clock(unix_ms: u64) -> String {
+    let at = UNIX_EPOCH + Duration::from_millis(unix_ms.min(CALENDAR_END_MS));
+    humantime::format_rfc3339_seconds(at).to_string()
+}
