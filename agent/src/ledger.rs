@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use holdfast_model::record::{self, RecordKind};
 use holdfast_model::{ClusterId, Incarnation, Vouch};
+use holdfast_replication::account::LossCertificate;
 use holdfast_storage_io::IoError;
 use holdfast_storage_io::root::Root;
 use serde::de::DeserializeOwned;
@@ -69,6 +70,7 @@ records! {
     CurrentVolume = "current-volume", b"cvol", Daemon;
     RestoreOrder = "restore-order", b"rord", Daemon;
     Vouched = "vouched", b"vchd", Daemon;
+    NewReign = "new-reign", b"nrgn", Daemon;
 }
 
 /// An operator asked, once, for a new cluster.
@@ -141,6 +143,14 @@ pub struct Vouched {
     pub request: String,
     /// The word.
     pub vouch: Vouch,
+}
+
+/// How the newest reign came about that this node coordinated, was promoted in, or was asked about. Only to be shown: the rule
+/// is in the log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewReign {
+    /// On what it was decided.
+    pub loss: LossCertificate,
 }
 
 /// Why the ledger could not be used.

@@ -21,6 +21,7 @@ pub(crate) const CLUSTER: &str = "cluster.json";
 pub(crate) const REPO: &str = "repo.json";
 pub(crate) const RULES: &str = "rules";
 pub(crate) const LOG: &str = "log";
+pub(crate) const EVIDENCE: &str = "evidence";
 pub(crate) const MANIFEST: &str = "manifest";
 pub(crate) const CONDEMNED: &str = "condemned";
 
@@ -184,7 +185,7 @@ pub(crate) fn unique(backup: BackupId) -> String {
 
 /// Of what happened as a term began.
 pub(crate) fn evidence_key(term: Term, what: &str) -> String {
-    format!("evidence/{}-{what}", term_key(term))
+    format!("{EVIDENCE}/{}-{what}", term_key(term))
 }
 
 pub(crate) fn rule_key(term: Term) -> String {

@@ -6,11 +6,12 @@ mod support;
 
 use std::sync::Arc;
 
+use holdfast_backup::evidence::EvidenceError;
 use holdfast_backup::repository::RepositoryError;
 use holdfast_backup::rules::RuleError;
 use holdfast_backup::store::StoreFault;
 use holdfast_backup::{ClusterRecord, Found, Location, RepositoryConfig};
-use holdfast_model::{ClusterId, Rule};
+use holdfast_model::{ClusterId, Rule, Term};
 use support::faulty::{Fault, Faulty};
 use support::{member_of, record, repository, rule};
 
@@ -138,4 +139,23 @@ async fn only_one_refound_gets_a_term() {
             Err(err) => panic!("{err}"),
         }
     }
+}
+
+#[tokio::test]
+async fn the_newest_evidence_of_a_kind_is_found_and_the_first_of_a_name_stays() {
+    let repository = repository(&Faulty::new()).await;
+    let newest = async || repository.newest_evidence::<String>("certificate").await.unwrap();
+    assert_eq!(newest().await, None);
+    let term = |number| Term::new(number).unwrap();
+    for (number, what, said) in [
+        (16, "certificate-a", "sixteen"),
+        (9, "certificate-b", "nine"),
+        (16, "certificate-a", "again"),
+        (17, "vouch-c", "a word"),
+    ] {
+        repository.keep_evidence(term(number), what, &said).await.unwrap();
+    }
+    assert_eq!(newest().await, Some((term(16), "sixteen".to_owned())));
+    let refused = repository.newest_evidence::<u32>("certificate").await.unwrap_err();
+    assert!(matches!(refused, EvidenceError::Record { .. }), "{refused:?}");
 }

@@ -61,6 +61,7 @@ fn an_explanation() {
         blockers: vec![blocker("no usable disk", "attach one"), blocker("the engine is not running", "wait"),],
         would_stop_writes: vec!["loss of this node's disk".to_owned()],
         vouch: Some(view::vouch()),
+        certificate: Some(view::certificate()),
     }));
 }
 

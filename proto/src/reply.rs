@@ -3,6 +3,7 @@
 use holdfast_model::status::{Gate, LogView};
 use holdfast_model::volume::DeviceVerdict;
 use holdfast_model::{ByteCount, Lsn, Member, Term, Vouch};
+use holdfast_replication::account::LossCertificate;
 use serde::Serialize;
 
 /// What a dry run would do with a device.
@@ -64,6 +65,8 @@ pub struct Explanation {
     pub would_stop_writes: Vec<String>,
     /// The last word that this node took in place of votes.
     pub vouch: Option<Vouch>,
+    /// How the newest reign came about, if by a failover or a switchover.
+    pub certificate: Option<LossCertificate>,
 }
 
 /// One complete backup.

@@ -102,7 +102,7 @@ fn join(members: &[Member]) -> String {
     members.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// Everything that a failover was decided on, so that anybody can check it again: the loss certificate.
+/// Everything that a failover was decided on, so that anybody can check it again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Certificate<P> {
     /// The attempt that recruited.
@@ -149,7 +149,7 @@ impl<P: fmt::Display> fmt::Display for Certificate<P> {
 }
 
 /// The rules that may be in force: the newest that anybody holds, and its predecessor.
-fn open_rules<P>(reports: &[Report<P>]) -> Option<&[Rule]> {
+pub(crate) fn open_rules<P>(reports: &[Report<P>]) -> Option<&[Rule]> {
     reports.iter().map(|report| &report.rules[..]).max_by_key(|rules| rules.first().map(|rule| rule.id))
 }
 

@@ -4,7 +4,8 @@
 //! * [`coverage`]: U (no primary outside the recruited set can be acked any more) and E (a candidate inside it can).
 //! * [`quorum`]: whose acks a commit needs, under one rule or under several that are open at once.
 //! * [`promise`]: what a member that has promised a term may still take part in.
-//! * [`choose`]: which recruited member becomes the primary, or why none may; the loss certificate.
+//! * [`choose`]: which recruited member becomes the primary, or why none may.
+//! * [`account`]: the loss certificate, spelled out.
 //! * [`change`]: how a primary changes its own rule, one voter at a time, and the rule of a promotion.
 //! * [`chain`]: who may follow whom, and where a discarded tail begins.
 //! * [`resume`]: when a primary whose engine ended goes on in place.
@@ -24,6 +25,7 @@
 //!
 //! Not here: doing any of it (see `engine` and `agent`), and noticing that it must be done (see `orchestrator`).
 
+pub mod account;
 pub mod catch_up;
 pub mod chain;
 pub mod change;

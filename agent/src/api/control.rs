@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use holdfast_model::status::{NodeView, Operation};
 use holdfast_model::{Lsn, Rule, Vouch};
 use holdfast_proto::refusal::Refusal;
+use holdfast_replication::account::LossCertificate;
 use holdfast_replication::choose::Report;
 use holdfast_replication::promise;
 use tokio::sync::watch;
@@ -134,6 +135,9 @@ pub trait Control: Send + Sync + 'static {
 
     /// The last word that this node took in place of votes.
     async fn vouch(&self) -> Result<Option<Vouch>, CallError>;
+
+    /// How the newest reign that this node knows of came about, if by a failover or a switchover. May ask the repository.
+    async fn certificate(&self) -> Result<Option<LossCertificate>, CallError>;
 
     /// Begins to make a named node's member the primary; this node coordinates.
     async fn switchover(&self, request: Switchover) -> Result<Operation, CallError>;

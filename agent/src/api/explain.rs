@@ -32,6 +32,7 @@ pub fn explain(view: &NodeView) -> Explanation {
         blockers,
         would_stop_writes: would_stop_writes(view),
         vouch: None,
+        certificate: None,
     }
 }
 

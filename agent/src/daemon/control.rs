@@ -13,6 +13,7 @@ use holdfast_model::status::{
     DataView, Gate, NodeView, Operation, OperationKind, OperationState, RepositoryView, VolumeView,
 };
 use holdfast_model::{Lsn, Rule, Vouch};
+use holdfast_replication::account::LossCertificate;
 use holdfast_replication::choose::Report;
 use holdfast_storage::ops::Consent;
 use tokio::sync::{Notify, watch};
@@ -308,6 +309,10 @@ impl Control for Node {
 
     async fn vouch(&self) -> Result<Option<Vouch>, CallError> {
         self.last_word()
+    }
+
+    async fn certificate(&self) -> Result<Option<LossCertificate>, CallError> {
+        self.newest_certificate().await.map_err(|err| failed("read the newest certificate", &err))
     }
 
     async fn switchover(&self, request: Switchover) -> Result<Operation, CallError> {

@@ -81,10 +81,7 @@ impl Node {
         };
         let own = Arc::new(PeerClient::new(own, config.tls.clone(), Deadlines::default()));
         let shelf = self.shelf();
-        let keep = move |certificate: Certificate<Lsn>| {
-            let what = format!("certificate-{:032x}", certificate.attempt.id);
-            shelf.keep(certificate.attempt.term, what, certificate);
-        };
+        let keep = move |certificate: Certificate<Lsn>| shelf.keep_certificate(certificate);
         let lines = self.peers.lines().chain([own]);
         Arc::new(MemberLines::new(config.cluster.clone(), lines, known, Box::new(keep)))
     }

@@ -154,6 +154,7 @@ impl Node {
             report.rule.as_ref().is_some_and(|rule| rule.id.term == term && rule.primary == member)
         };
         if !begun(&self.gate_report()) {
+            self.shelf().keep_certificate(certificate);
             let cluster = facts.identity.cluster_id.clone().ok_or_else(no_data)?;
             let record = DataRecord::Ready { cluster, reign: Some(term) };
             desk.write_data(record).await.map_err(|err| unavailable("the disk", &err))?;

@@ -4,6 +4,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use holdfast_model::Vouch;
 use holdfast_proto::reply::Explanation;
+use holdfast_replication::account::{DiscardedTail, LossCertificate};
 
 /// The last second of the year 9999: what is beyond has no date.
 const CALENDAR_END_MS: u64 = 253_402_300_799_000;
@@ -21,8 +22,34 @@ pub fn explanation(told: &Explanation) -> String {
             text.push_str(&format!("\n- {fault}"));
         }
     }
+    if let Some(certificate) = &told.certificate {
+        text.push_str(&format!("\n\n{}", decided(certificate)));
+    }
     if let Some(vouch) = &told.vouch {
         text.push_str(&format!("\n\n{}", vouched(vouch)));
+    }
+    text
+}
+
+fn decided(loss: &LossCertificate) -> String {
+    let LossCertificate { certificate, at, revoked, established, discarded } = loss;
+    let mut text = format!("how the newest reign came about, at {at}\ndecided     {certificate}");
+    for report in &certificate.reports {
+        let rule =
+            report.rules.first().map_or_else(|| "no rule".to_owned(), |rule| format!("rule {}", rule.id));
+        let before = report.promised_before.map(|term| format!(", had promised term {term}"));
+        let before = before.unwrap_or_default();
+        text.push_str(&format!(
+            "\nreported    {}: {rule}, log to {}{before}",
+            report.member, report.position
+        ));
+    }
+    for why in revoked {
+        text.push_str(&format!("\nrevoked     {why}"));
+    }
+    text.push_str(&format!("\nestablished {established}"));
+    for DiscardedTail { member, term, start, end } in discarded {
+        text.push_str(&format!("\ndiscarded   log of {member} in term {term} from {start} to {end}"));
     }
     text
 }

@@ -31,6 +31,7 @@ use holdfast_model::status::{NodeView, Operation, OperationKind, OperationState}
 use holdfast_model::{Lsn, NodeName, Rule, Term, Tick, Vouch};
 use holdfast_proto::identity::{Caller, Role};
 use holdfast_proto::refusal::Refusal;
+use holdfast_replication::account::LossCertificate;
 use holdfast_replication::choose::Report;
 use holdfast_replication::promise;
 use tempfile::TempDir;
@@ -162,6 +163,9 @@ impl Control for FakeControl {
     }
     async fn vouch(&self) -> Result<Option<Vouch>, CallError> {
         Ok(Some(view::vouch()))
+    }
+    async fn certificate(&self) -> Result<Option<LossCertificate>, CallError> {
+        Ok(Some(view::certificate()))
     }
     /// Ends badly, as one whose candidate is too far behind.
     async fn switchover(&self, request: Switchover) -> Result<Operation, CallError> {

@@ -14,7 +14,8 @@ use holdfast_model::{
 use holdfast_proto::reply::{
     Backup, BackupContent, BackupDetail, LogRange, LogStatus, PlannedDevice, PlannedStep, WipeConsent,
 };
-use holdfast_replication::choose::Report;
+use holdfast_replication::account::{DiscardedTail, LossCertificate};
+use holdfast_replication::choose::{Certificate, Report};
 use holdfast_replication::promise::Attempt;
 
 fn device(path: &str, serial: &str) -> DeviceId {
@@ -231,5 +232,37 @@ pub(crate) fn vouch() -> Vouch {
         given_unix_ms: 1_700_000_000_000,
         until_unix_ms: 1_700_000_300_000,
         outcome: Some("n1 serves in term 3".to_owned()),
+    }
+}
+
+/// n1 had written what nobody acked, and n2 took over.
+pub(crate) fn certificate() -> LossCertificate {
+    let lsn = Lsn::from_offset;
+    let old = Rule { k: 1, voters: vec![], ..serving().rule.unwrap() };
+    let report = |node, rules, end| Report {
+        member: of_node(node, 7),
+        rules,
+        position: lsn(end),
+        promised_before: Term::new(3),
+    };
+    let certificate = Certificate {
+        attempt: Attempt { term: Term::new(4).unwrap(), id: 9 },
+        reports: vec![report("n2", vec![old.clone()], 0x300_0000), report("n3", vec![], 0x2ff_0000)],
+        rule: old,
+        absent: vec![of_node("n1", 7)],
+        chosen: of_node("n2", 7),
+        position: lsn(0x300_0000),
+    };
+    LossCertificate {
+        certificate,
+        at: "2025-01-01T00:00:00Z".to_owned(),
+        revoked: vec!["under rule (3,1): n1 has nobody left".to_owned()],
+        established: "n3 can ack n2".to_owned(),
+        discarded: vec![DiscardedTail {
+            member: of_node("n3", 7),
+            term: Term::new(2).unwrap(),
+            start: lsn(0x100_0000),
+            end: lsn(0x100_0100),
+        }],
     }
 }

@@ -1,6 +1,7 @@
 //! What members ask of one another, and what they answer.
 
 use holdfast_model::Lsn;
+use holdfast_replication::account::{DiscardedTail, LossCertificate};
 use holdfast_replication::choose::{Certificate, Report};
 use holdfast_replication::promise::Attempt;
 
@@ -73,6 +74,53 @@ impl Wire for Certificate<Lsn> {
             absent: absent?,
             chosen: chosen?,
             position: position?,
+        })
+    }
+}
+
+impl Wire for DiscardedTail {
+    type Message = v1::DiscardedTail;
+
+    fn to_wire(&self) -> v1::DiscardedTail {
+        v1::DiscardedTail {
+            member: self.member.to_string(),
+            term: self.term.number(),
+            start: self.start.to_string(),
+            end: self.end.to_string(),
+        }
+    }
+
+    fn read(reader: &mut Reader, message: v1::DiscardedTail) -> Option<Self> {
+        let member = reader.parse("member", &message.member);
+        let term = reader.term("term", message.term);
+        let start = reader.parse("start", &message.start);
+        let end = reader.parse("end", &message.end);
+        Some(Self { member: member?, term: term?, start: start?, end: end? })
+    }
+}
+
+impl Wire for LossCertificate {
+    type Message = v1::LossCertificate;
+
+    fn to_wire(&self) -> v1::LossCertificate {
+        v1::LossCertificate {
+            certificate: Some(self.certificate.to_wire()),
+            at: self.at.clone(),
+            revoked: self.revoked.clone(),
+            established: self.established.clone(),
+            discarded: self.discarded.iter().map(Wire::to_wire).collect(),
+        }
+    }
+
+    fn read(reader: &mut Reader, message: v1::LossCertificate) -> Option<Self> {
+        let certificate = reader.required("certificate", message.certificate);
+        let discarded = reader.list("discarded", message.discarded);
+        Some(Self {
+            certificate: certificate?,
+            at: message.at,
+            revoked: message.revoked,
+            established: message.established,
+            discarded: discarded?,
         })
     }
 }

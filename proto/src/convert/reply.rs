@@ -81,6 +81,7 @@ impl Wire for Explanation {
             blockers: self.blockers.iter().map(Wire::to_wire).collect(),
             would_stop_writes: self.would_stop_writes.clone(),
             vouch: self.vouch.as_ref().map(Wire::to_wire),
+            certificate: self.certificate.as_ref().map(Wire::to_wire),
         }
     }
 
@@ -88,12 +89,14 @@ impl Wire for Explanation {
         let gate = reader.required("gate", message.gate);
         let blockers = reader.list("blockers", message.blockers);
         let vouch = reader.optional("vouch", message.vouch);
+        let certificate = reader.optional("certificate", message.certificate);
         Some(Self {
             gate: gate?,
             reason: message.reason,
             blockers: blockers?,
             would_stop_writes: message.would_stop_writes,
             vouch: vouch?,
+            certificate: certificate?,
         })
     }
 }

@@ -39,6 +39,7 @@ impl<C: Control> NodeService for Services<C> {
     ) -> Result<Response<v1::ExplainResponse>, Status> {
         let mut told = explain(&self.view());
         told.vouch = self.control.vouch().await?;
+        told.certificate = self.control.certificate().await?;
         Ok(Response::new(told.to_wire()))
     }
 }
