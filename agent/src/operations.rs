@@ -1,13 +1,16 @@
 //! Long work: begun, then observed. What runs and what ended lately, for the view and for who asked.
 //!
-//! Invariant: `what_ended_stays_to_be_read_but_not_for_ever`.
+//! Invariants, each a test below:
+//! * `what_ended_stays_to_be_read_but_not_for_ever`.
+//! * `of_refusals_the_last_is_kept`: asking again and again leaves one line, and an end of another kind none.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use holdfast_model::ByteCount;
 use holdfast_model::status::{Operation, OperationKind, OperationState, Progress};
-use tracing::{error, info};
+use holdfast_orchestrator::drive::Refusal;
+use tracing::{error, info, warn};
 
 use crate::chain::Chain;
 use crate::clock::{Clock, random_bits};
@@ -75,6 +78,12 @@ impl Operations {
 
     fn set(&self, id: &str, state: OperationState) {
         self.change(|all| {
+            let of = all.iter().find(|operation| operation.id == id).map(|operation| operation.kind);
+            if !matches!(state, OperationState::Running { .. }) {
+                all.retain(|old| {
+                    Some(old.kind) != of || !matches!(old.state, OperationState::Refused { .. })
+                });
+            }
             if let Some(operation) = all.iter_mut().find(|operation| operation.id == id) {
                 operation.state = state;
             }
@@ -140,6 +149,22 @@ impl Ticket {
         };
         self.operations.set(&self.id, state);
     }
+
+    /// It must not be done as things are. Whoever asked is told so; a person looks only at what that left.
+    pub fn refuse(mut self, err: &(dyn std::error::Error + 'static), left: Refusal) {
+        self.open = false;
+        let why = Chain(err).to_string();
+        match left {
+            Refusal::NothingChanged => info!(operation = self.id, why, "operation refused"),
+            Refusal::MembersHoldStill => {
+                warn!(
+                    operation = self.id,
+                    why, "operation refused, and members that were recruited hold still"
+                );
+            }
+        }
+        self.operations.set(&self.id, OperationState::Refused { why });
+    }
 }
 
 /// Tells phases of an operation.
@@ -193,5 +218,22 @@ mod tests {
         assert!(all.iter().any(|operation| operation.id == running.id()), "what runs is never dropped");
         let last = all.last().map(|operation| operation.state.clone());
         assert_eq!(last, Some(OperationState::Failed { why: "cut off before it ended".into() }));
+    }
+
+    #[tokio::test]
+    async fn of_refusals_the_last_is_kept() {
+        let operations = Operations::new(Clock::start());
+        let refuse = |why: &str| {
+            let ticket = operations.begin(OperationKind::Failover, "asking");
+            ticket.refuse(&std::io::Error::other(why.to_owned()), Refusal::NothingChanged);
+        };
+        let backup = operations.begin(OperationKind::Backup, "reading");
+        ["one", "two", "three"].into_iter().for_each(refuse);
+        let states = || operations.list().into_iter().map(|operation| operation.state).collect::<Vec<_>>();
+        assert_eq!(states()[1..], [OperationState::Refused { why: "three".to_owned() }]);
+        backup.end(Ok("b".into()));
+        assert_eq!(states().len(), 2, "of another kind");
+        operations.begin(OperationKind::Failover, "asking").end(Ok("n2 serves".into()));
+        assert_eq!(states()[1..], [OperationState::Done { result: "n2 serves".to_owned() }]);
     }
 }

@@ -44,6 +44,14 @@ pub enum Failure {
         /// The whole chain of causes.
         why: String,
     },
+    /// Long work was not done, because it must not be as things are.
+    #[error("operation {id} was refused: {why}")]
+    OperationRefused {
+        /// Which.
+        id: String,
+        /// What is missing.
+        why: String,
+    },
     /// The answer makes no sense; agent and command line may be of different versions.
     #[error("read the agent's answer")]
     Answer(#[from] Invalid),
@@ -67,6 +75,7 @@ impl Failure {
                 Kind::NotAccepted => 5,
                 Kind::Answered | Kind::Usage | Kind::Refused | Kind::Unreachable => 3,
             },
+            Self::OperationRefused { .. } => 3,
             Self::Unreachable(_) => 4,
             Self::Credentials(_) | Self::NotAccepted(_) => 5,
         }

@@ -62,6 +62,7 @@ fn an_explanation() {
         would_stop_writes: vec!["loss of this node's disk".to_owned()],
         vouch: Some(view::vouch()),
         certificate: Some(view::certificate()),
+        refused: view::operations().into_iter().filter(|operation| operation.id == "op-4").collect(),
     }));
 }
 

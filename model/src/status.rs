@@ -283,6 +283,11 @@ pub enum OperationState {
         /// The whole chain of causes.
         why: String,
     },
+    /// Not done, because it must not be as things are. An answer, not a fault.
+    Refused {
+        /// What is missing.
+        why: String,
+    },
 }
 
 /// One piece of long work.

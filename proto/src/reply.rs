@@ -1,6 +1,6 @@
 //! What callers are told, in model terms, where the model itself has no word for it.
 
-use holdfast_model::status::{Gate, LogView};
+use holdfast_model::status::{Gate, LogView, Operation};
 use holdfast_model::volume::DeviceVerdict;
 use holdfast_model::{ByteCount, Lsn, Member, Term, Vouch};
 use holdfast_replication::account::LossCertificate;
@@ -67,6 +67,8 @@ pub struct Explanation {
     pub vouch: Option<Vouch>,
     /// How the newest reign came about, if by a failover or a switchover.
     pub certificate: Option<LossCertificate>,
+    /// What this node was asked for lately and refused.
+    pub refused: Vec<Operation>,
 }
 
 /// One complete backup.

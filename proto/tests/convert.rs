@@ -5,9 +5,9 @@
 mod arbitrary;
 
 use arbitrary::{certificate, node_view};
-use holdfast_model::Lsn;
 use holdfast_model::peer::Part;
 use holdfast_model::status::NodeView;
+use holdfast_model::{Lsn, Vouch};
 use holdfast_proto::convert::{Invalid, Wire};
 use holdfast_proto::reply::{BackupDetail, Closed, Explanation, LogStatus, PlannedDevice, Vote, WipeConsent};
 use holdfast_proto::request::{
@@ -15,6 +15,7 @@ use holdfast_proto::request::{
     FormatVolume, Promote, Recruit, Reopen, Restore, Switchover, Target, VerdictKind, WipeVolume,
 };
 use holdfast_proto::v1;
+use holdfast_replication::account::LossCertificate;
 use holdfast_replication::choose::{Certificate, Report};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
@@ -92,6 +93,28 @@ proptest! {
         for report in certificate.reports {
             prop_assert_eq!(Report::from_wire(report.to_wire()).unwrap(), report);
         }
+    }
+
+    #[test]
+    fn an_explanation_survives_the_wire(view in node_view(), certificate in certificate(), said in ".{0,20}") {
+        let told = Explanation {
+            gate: view.gate,
+            reason: view.reason,
+            blockers: vec![],
+            would_stop_writes: vec![],
+            vouch: Some(Vouch {
+                by: said.clone(),
+                why: said.clone(),
+                primary: certificate.chosen.clone(),
+                term: certificate.attempt.term,
+                given_unix_ms: 1,
+                until_unix_ms: u64::MAX,
+                outcome: Some(said.clone()),
+            }),
+            certificate: Some(LossCertificate::new(certificate, said)),
+            refused: view.operations,
+        };
+        prop_assert_eq!(Explanation::from_wire(told.to_wire()).unwrap(), told);
     }
 
     #[test]

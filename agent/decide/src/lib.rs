@@ -369,7 +369,10 @@ fn needs_a_backup(view: &NodeView) -> bool {
 fn running_operation(view: &NodeView) -> Option<OperationKind> {
     view.operations.iter().find_map(|operation| match operation.state {
         OperationState::Running { .. } if holds_the_node(operation.kind) => Some(operation.kind),
-        OperationState::Running { .. } | OperationState::Done { .. } | OperationState::Failed { .. } => None,
+        OperationState::Running { .. }
+        | OperationState::Done { .. }
+        | OperationState::Failed { .. }
+        | OperationState::Refused { .. } => None,
     })
 }
 

@@ -13,7 +13,9 @@
 use std::collections::BTreeSet;
 
 use holdfast_model::peer::Part;
-use holdfast_model::status::{DataView, EngineView, Gate, GateClosed, NodeView, RepositoryView, VolumeView};
+use holdfast_model::status::{
+    DataView, EngineView, Gate, GateClosed, NodeView, Operation, OperationState, RepositoryView, VolumeView,
+};
 use holdfast_model::{Member, Rule};
 use holdfast_proto::reply::{Blocker, Explanation};
 use holdfast_replication::faults::{self, Outlook};
@@ -33,6 +35,7 @@ pub fn explain(view: &NodeView) -> Explanation {
         would_stop_writes: would_stop_writes(view),
         vouch: None,
         certificate: None,
+        refused: refused(view),
     }
 }
 
@@ -179,6 +182,11 @@ fn part(view: &NodeView) -> Option<Blocker> {
             ),
         )),
     }
+}
+
+fn refused(view: &NodeView) -> Vec<Operation> {
+    let is_refused = |operation: &&Operation| matches!(operation.state, OperationState::Refused { .. });
+    view.operations.iter().filter(is_refused).cloned().collect()
 }
 
 fn would_stop_writes(view: &NodeView) -> Vec<String> {

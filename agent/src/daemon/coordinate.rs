@@ -10,7 +10,7 @@ use std::time::Duration;
 use holdfast_model::peer::Part;
 use holdfast_model::status::{NodeView, Operation, OperationKind, OperationState};
 use holdfast_model::{Lsn, Member, NodeName, Rule, Term, Vouch};
-use holdfast_orchestrator::drive::{Driver, Members, Tries};
+use holdfast_orchestrator::drive::{Driver, Failed, Members, NotSwitched, Refusal, Tries};
 use holdfast_orchestrator::{failover, switchover};
 use holdfast_replication::change::{self, Change};
 use holdfast_replication::choose::Certificate;
@@ -145,9 +145,9 @@ impl Node {
                     note_outcome(&ledger, &asked, &outcome);
                     let done =
                         done.map(|opened| format!("{opened}, without votes, on the word of {by}: {why}"));
-                    end(ticket, done);
+                    end(ticket, done, Failed::refusal);
                 }
-                None => end(ticket, done),
+                None => end(ticket, done, Failed::refusal),
             }
             driver.rest().await;
         });
@@ -208,17 +208,24 @@ impl Node {
         let mut driver = self.driver(known, &ticket);
         self.tasks.spawn(async move {
             let done = driver.switchover(order, switchover::Pace::default(), Tries::default()).await;
-            end(ticket, done);
+            end(ticket, done, NotSwitched::refusal);
             driver.rest().await;
         });
         self.shown(|operation| operation.id == id).await
     }
 }
 
-fn end<E: std::error::Error + 'static>(ticket: Ticket, done: Result<impl ToString, E>) {
+fn end<E: std::error::Error + 'static>(
+    ticket: Ticket,
+    done: Result<impl ToString, E>,
+    refusal: impl FnOnce(&E) -> Option<Refusal>,
+) {
     match done {
         Ok(opened) => ticket.end(Ok(opened.to_string())),
-        Err(err) => ticket.end(Err(&err)),
+        Err(err) => match refusal(&err) {
+            Some(left) => ticket.refuse(&err, left),
+            None => ticket.end(Err(&err)),
+        },
     }
 }
 

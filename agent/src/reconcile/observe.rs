@@ -120,9 +120,10 @@ impl Reconciler {
     fn running(&self, kind: OperationKind) -> Option<Progress> {
         self.node.operations.list().into_iter().find_map(|operation| match operation.state {
             OperationState::Running { progress } if operation.kind == kind => Some(progress),
-            OperationState::Running { .. } | OperationState::Done { .. } | OperationState::Failed { .. } => {
-                None
-            }
+            OperationState::Running { .. }
+            | OperationState::Done { .. }
+            | OperationState::Failed { .. }
+            | OperationState::Refused { .. } => None,
         })
     }
 }

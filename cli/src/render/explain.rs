@@ -2,6 +2,7 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
+use super::operation_line;
 use holdfast_model::Vouch;
 use holdfast_proto::reply::Explanation;
 use holdfast_replication::account::{DiscardedTail, LossCertificate};
@@ -21,6 +22,9 @@ pub fn explanation(told: &Explanation) -> String {
         for fault in &told.would_stop_writes {
             text.push_str(&format!("\n- {fault}"));
         }
+    }
+    for operation in &told.refused {
+        text.push_str(&format!("\n\n{}", operation_line(operation)));
     }
     if let Some(certificate) = &told.certificate {
         text.push_str(&format!("\n\n{}", decided(certificate)));

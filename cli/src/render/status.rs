@@ -92,6 +92,7 @@ fn state(state: &OperationState) -> (&'static str, String) {
         OperationState::Running { progress: done } => ("running", progress(done)),
         OperationState::Done { result } => ("done", result.clone()),
         OperationState::Failed { why } => ("failed", why.clone()),
+        OperationState::Refused { why } => ("refused", why.clone()),
     }
 }
 

@@ -45,6 +45,10 @@ pub(super) async fn to_its_end(agent: &Agent, id: &str, output: &mut Output) -> 
                 bar.finish_and_clear();
                 return Err(Failure::Operation { id: id.to_owned(), why: why.clone() });
             }
+            OperationState::Refused { why } => {
+                bar.finish_and_clear();
+                return Err(Failure::OperationRefused { id: id.to_owned(), why: why.clone() });
+            }
         }
     }
     Err(Failure::Unreachable(format!(

@@ -170,6 +170,7 @@ pub(crate) fn operations() -> Vec<Operation> {
         operation("op-3", OperationKind::Restore, OperationState::Running { progress }),
         operation("op-2", OperationKind::Backup, OperationState::Done { result: "b2".to_owned() }),
         operation("op-1", OperationKind::Format, OperationState::Failed { why: "disk went away".to_owned() }),
+        operation("op-4", OperationKind::Failover, OperationState::Refused { why: "not missed".to_owned() }),
     ]
 }
 

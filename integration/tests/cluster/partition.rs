@@ -84,6 +84,12 @@ async fn a_primary_that_only_misses_acks_waits_and_is_not_replaced_as_root() -> 
         // Waiting for acks is never a cause: those who are asked hear the primary.
         let refused = stage.cluster.order(stage.others[0], Order::Failover);
         ensure!(refused.is_err(), "a healthy primary was replaced: {refused:?}");
+        stage.cluster.order(stage.others[0], Order::Failover).err().context("nor by asking again")?;
+        let told = stage.cluster.explain(stage.others[0])?;
+        let kept = told["refused"].as_array().context("no list of refusals")?;
+        ensure!(kept.len() == 1, "of refusals the last is kept: {told}");
+        let why = kept[0]["state"]["why"].as_str().unwrap_or_default();
+        ensure!(why.contains("not enough members miss the primary"), "{told}");
         stage.cluster.heal()?;
         stage.cluster.writes_go_on(&writer).await?;
         stage.same_reign()?;

@@ -103,6 +103,43 @@ pub struct Failed {
     pub out_of_time: bool,
 }
 
+/// Not done because it must not be as things are: an answer to whoever asked, and nothing that is wrong with the coordinator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// Nobody was recruited, and the primary was left alone.
+    NothingChanged,
+    /// Those who were recruited hold still until somebody begins above.
+    MembersHoldStill,
+}
+
+impl Failed {
+    /// Whether it was refused, and what that left.
+    #[must_use]
+    pub const fn refusal(&self) -> Option<Refusal> {
+        match self.stopped {
+            Stopped::NotMissed { .. } => Some(Refusal::NothingChanged),
+            Stopped::NotChosen { .. } => Some(Refusal::MembersHoldStill),
+            Stopped::NotPromoted { .. } | Stopped::PromotionRefused { .. } | Stopped::NotOpened { .. } => {
+                None
+            }
+        }
+    }
+}
+
+impl NotSwitched {
+    /// Whether it was refused, and what that left. A primary that was closed and opened again was tried.
+    #[must_use]
+    pub const fn refusal(&self) -> Option<Refusal> {
+        match self {
+            Self::Kept(Kept::NotACandidate { .. } | Kept::IsPrimary(_) | Kept::TooFarBehind { .. }) => {
+                Some(Refusal::NothingChanged)
+            }
+            Self::Kept(Kept::NotClosed { .. } | Kept::NotDrained { .. }) | Self::NotReopened(_) => None,
+            Self::Failed(failed) => failed.refusal(),
+        }
+    }
+}
+
 /// Why a switchover did not end with another primary.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum NotSwitched {

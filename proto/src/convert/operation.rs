@@ -34,7 +34,8 @@ impl Wire for OperationState {
         match self {
             Self::Running { progress } => State::Running(Running { progress: Some(progress.to_wire()) }),
             Self::Done { result } => State::Done(Done { result: result.clone() }),
-            Self::Failed { why } => State::Failed(Failed { why: why.clone() }),
+            Self::Failed { why } => State::Failed(Failed { why: why.clone(), refused: false }),
+            Self::Refused { why } => State::Failed(Failed { why: why.clone(), refused: true }),
         }
     }
 
@@ -44,7 +45,8 @@ impl Wire for OperationState {
                 Self::Running { progress: reader.required("progress", running.progress)? }
             }
             State::Done(done) => Self::Done { result: done.result },
-            State::Failed(failed) => Self::Failed { why: failed.why },
+            State::Failed(Failed { why, refused: true }) => Self::Refused { why },
+            State::Failed(Failed { why, refused: false }) => Self::Failed { why },
         })
     }
 }

@@ -82,6 +82,7 @@ impl Wire for Explanation {
             would_stop_writes: self.would_stop_writes.clone(),
             vouch: self.vouch.as_ref().map(Wire::to_wire),
             certificate: self.certificate.as_ref().map(Wire::to_wire),
+            refused: self.refused.iter().map(Wire::to_wire).collect(),
         }
     }
 
@@ -90,6 +91,7 @@ impl Wire for Explanation {
         let blockers = reader.list("blockers", message.blockers);
         let vouch = reader.optional("vouch", message.vouch);
         let certificate = reader.optional("certificate", message.certificate);
+        let refused = reader.list("refused", message.refused);
         Some(Self {
             gate: gate?,
             reason: message.reason,
@@ -97,6 +99,7 @@ impl Wire for Explanation {
             would_stop_writes: message.would_stop_writes,
             vouch: vouch?,
             certificate: certificate?,
+            refused: refused?,
         })
     }
 }

@@ -233,6 +233,7 @@ fn operation() -> impl Strategy<Value = Operation> {
         progress().prop_map(|progress| OperationState::Running { progress }),
         text().prop_map(|result| OperationState::Done { result }),
         text().prop_map(|why| OperationState::Failed { why }),
+        text().prop_map(|why| OperationState::Refused { why }),
     ];
     ("[a-z0-9-]{1,20}", kind, tick(), state).prop_map(|(id, kind, since, state)| Operation {
         id,

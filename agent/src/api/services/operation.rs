@@ -25,7 +25,7 @@ fn find<'a>(view: &'a NodeView, id: &str) -> Result<&'a Operation, Refusal> {
 const fn has_ended(operation: &Operation) -> bool {
     match operation.state {
         OperationState::Running { .. } => false,
-        OperationState::Done { .. } | OperationState::Failed { .. } => true,
+        OperationState::Done { .. } | OperationState::Failed { .. } | OperationState::Refused { .. } => true,
     }
 }
 
