@@ -59,6 +59,14 @@ impl LoopDisk {
         self.device.limit_size(ONE_SECTOR).with_context(|| format!("let {} vanish", self.path().display()))
     }
 
+    /// From now on reads and writes beyond the first `bytes` fail, until [`Self::come_back`].
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn end_at(&self, bytes: u64) -> Result<()> {
+        self.device.limit_size(bytes).with_context(|| format!("let {} end at {bytes}", self.path().display()))
+    }
+
     /// Vanishes for good, by emptying its file. Slower than [`Self::vanish`] by the time between the two system calls, in
     /// which writes can make the device long again.
     ///

@@ -65,6 +65,32 @@ async fn a_cancelled_wait_shows_its_row_and_is_counted(major: u32) {
 #[test_case(15)]
 #[test_case(17)]
 #[tokio::test]
+async fn a_statement_timeout_ends_the_wait_of_a_procedures_commit_and_is_counted(major: u32) {
+    let (server, session, sql) = waiting(major).await;
+    // A commit that is a statement of its own is not timed any more once it waits: it waits on.
+    let timed = "SET statement_timeout = '1s'";
+    let alone = client(&server.setup.layout, "holdfast").await.unwrap();
+    alone.sql.batch_execute(timed).await.unwrap();
+    let commit = alone.sql.batch_execute("INSERT INTO public.t VALUES (1)");
+    let procedure = async {
+        eventually("the commit waits", async || session.waiters().await.unwrap() == 1).await;
+        // The trap: one inside of a statement is.
+        let writer = client(&server.setup.layout, "holdfast").await.unwrap();
+        writer.sql.batch_execute(timed).await.unwrap();
+        let inside = "DO $$ BEGIN INSERT INTO public.t VALUES (2); COMMIT; END $$";
+        writer.sql.batch_execute(inside).await.unwrap();
+        eventually("its row shows", async || count(&sql).await == 1).await;
+        eventually("it is counted", async || breaches(&server) == [Breach::Cancelled]).await;
+        assert_eq!(session.waiters().await.unwrap(), 1);
+        put(&server, &session, &SyncStandbys::Alone).await;
+    };
+    let (answer, ()) = tokio::join!(commit, procedure);
+    answer.unwrap();
+}
+
+#[test_case(15)]
+#[test_case(17)]
+#[tokio::test]
 async fn weakened_roles_and_databases_are_found(major: u32) {
     let (server, session, _sql) = waiting(major).await;
     put(&server, &session, &SyncStandbys::Alone).await;

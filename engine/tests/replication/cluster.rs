@@ -131,34 +131,39 @@ impl Cluster {
     /// A primary and `standbys` standbys that stream, under rule (1,1) with k = 1, and an empty table `t (id int)`.
     pub(crate) async fn start(major: u32, standbys: usize) -> Self {
         let mut cluster = Self::stopped(major, standbys);
-        let rule = cluster.rule(1, 1, 0, Lsn::ZERO);
-        let members: Vec<Member> = cluster.nodes[1..].iter().map(|node| node.member.clone()).collect();
-        let primary = &mut cluster.nodes[0];
+        cluster.begin().await;
+        cluster
+    }
+
+    /// What [`Self::start`] does with stopped nodes.
+    pub(crate) async fn begin(&mut self) {
+        let rule = self.rule(1, 1, 0, Lsn::ZERO);
+        let standbys: Vec<Member> = self.nodes[1..].iter().map(|node| node.member.clone()).collect();
+        let primary = &mut self.nodes[0];
         primary.server.install_with(&CLOSED, &SyncStandbys::of(&rule));
         primary.server.spawn();
         let mut session = primary.session().await;
         session.ensure_schema().await.unwrap();
-        for member in &members {
+        for member in &standbys {
             session.ensure_member(member).await.unwrap();
         }
         let marker = session.write_rule(&rule).await.unwrap();
-        for at in 1..=standbys {
-            cluster.nodes[at].signal_standby();
-            cluster.nodes[at].server.links.upstream = Some(cluster.upstream(0, at));
-            cluster.nodes[at].server.install_with(&CLOSED, &SyncStandbys::Nobody);
-            cluster.nodes[at].server.spawn();
+        for at in 1..self.nodes.len() {
+            self.nodes[at].signal_standby();
+            self.nodes[at].server.links.upstream = Some(self.upstream(0, at));
+            self.nodes[at].server.install_with(&CLOSED, &SyncStandbys::Nobody);
+            self.nodes[at].server.spawn();
         }
-        for node in &mut cluster.nodes[1..] {
+        for node in &mut self.nodes[1..] {
             drop(node.session().await);
         }
         let acked = async || {
             let flushed = session.flushed().await.unwrap();
-            flushed.standbys.len() == standbys
+            flushed.standbys.len() == standbys.len()
                 && flushed.acked(&AckQuorum::of(&rule)).is_some_and(|acked| acked >= marker)
         };
         eventually("the marker is acked by standbys that are all there", acked).await;
-        cluster.sql(0).await.sql.batch_execute("CREATE TABLE public.t (id int)").await.unwrap();
-        cluster
+        self.sql(0).await.sql.batch_execute("CREATE TABLE public.t (id int)").await.unwrap();
     }
 
     /// Nodes with the same data directory, none of them started.

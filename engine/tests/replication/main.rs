@@ -7,13 +7,17 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod acks;
 mod breaches;
 mod certificates;
+mod choose;
 mod cluster;
 mod crashes;
+mod disks;
 mod follow;
 mod hands;
 mod members;
 mod promote;
 mod recruit;
+mod resume;
 mod rewind;
