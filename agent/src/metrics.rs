@@ -1,7 +1,8 @@
 //! The newest view as OpenMetrics text: metrics count what the logs tell.
 
-use holdfast_engine::postgres::breach::Breach;
-use holdfast_model::status::{DataView, EngineView, NodeView, OperationState, RepositoryView, VolumeView};
+use holdfast_model::status::{
+    BreachesView, DataView, EngineView, NodeView, OperationState, RepositoryView, VolumeView,
+};
 use holdfast_model::volume::DiskHealth;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -9,13 +10,11 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::supervisor::breaches::Breaches;
-
 type State = Family<Vec<(String, String)>, Gauge>;
 
-/// Renders `view` and what was counted.
+/// Renders `view`.
 #[must_use]
-pub fn render(view: &NodeView, breaches: &Breaches) -> String {
+pub fn render(view: &NodeView) -> String {
     let mut registry = Registry::with_prefix("holdfast");
     let build = State::default();
     build.get_or_create(&vec![("version".to_owned(), env!("CARGO_PKG_VERSION").to_owned())]).set(1);
@@ -66,20 +65,38 @@ pub fn render(view: &NodeView, breaches: &Breaches) -> String {
         view.operations.iter().filter(|o| matches!(o.state, OperationState::Running { .. })).count();
     number(&mut registry, "operations_running", "Long work under way", running as u64);
 
-    let counted = [("cancelled", Breach::Cancelled), ("ended", Breach::Ended)];
-    let family: Family<Vec<(String, String)>, Counter> = Family::default();
-    for (kind, breach) in counted {
-        let labels = vec![("kind".to_owned(), kind.to_owned())];
-        family.get_or_create(&labels).inc_by(breaches.count(breach));
-    }
-    let help = "Commits that were answered, or became visible, without their acks, since the agent started";
-    registry.register("promise_breaches", help, family);
+    breaches(&mut registry, &view.breaches);
 
     let mut text = String::new();
     match encode(&mut text, &registry) {
         Ok(()) => text,
         Err(std::fmt::Error) => String::new(),
     }
+}
+
+fn breaches(registry: &mut Registry, view: &BreachesView) {
+    let counted: Family<Vec<(String, String)>, Counter> = Family::default();
+    for (kind, count) in [("cancelled", view.cancelled), ("ended", view.ended)] {
+        counted.get_or_create(&vec![("kind".to_owned(), kind.to_owned())]).inc_by(count);
+    }
+    let help = "Commits that were answered, or became visible, without their acks, since the agent started";
+    registry.register("promise_breaches", help, counted);
+
+    let settings = State::default();
+    for weakened in &view.weakened {
+        let of = |name: &Option<String>| name.clone().unwrap_or_default();
+        let labels = [
+            ("setting", weakened.setting.clone()),
+            ("value", weakened.value.clone()),
+            ("role", of(&weakened.role)),
+            ("database", of(&weakened.database)),
+        ];
+        let labels = labels.map(|(name, value)| (name.to_owned(), value)).to_vec();
+        settings.get_or_create(&labels).set(1);
+    }
+    let help =
+        "Settings that let commits be answered without acks; no role is every role, no database every one";
+    registry.register("promise_weakened", help, settings);
 }
 
 fn stalled(view: &NodeView) -> DiskHealth {
@@ -137,14 +154,35 @@ fn number(registry: &mut Registry, name: &str, help: &str, value: u64) {
 
 #[cfg(test)]
 mod tests {
+    use holdfast_model::status::Weakened;
+
     use super::*;
     use crate::api::explain::tests::serving;
 
     #[test]
     fn a_serving_node_shows_exactly_one_gate_state() {
-        let text = render(&serving(), &Breaches::default());
+        let text = render(&serving());
         assert!(text.contains("holdfast_gate_state{state=\"open\"} 1"), "{text}");
         assert!(text.contains("holdfast_gate_state{state=\"closed\"} 0"), "{text}");
         assert!(text.ends_with("# EOF\n"), "{text}");
+    }
+
+    #[test]
+    fn breaches_are_counted_and_what_invites_them_is_named() {
+        let weakened = Weakened {
+            setting: "synchronous_commit".to_owned(),
+            value: "off".to_owned(),
+            role: Some("app".to_owned()),
+            database: None,
+        };
+        let breaches = BreachesView { cancelled: 2, ended: 0, weakened: [weakened].into() };
+        let text = render(&NodeView { breaches, ..serving() });
+        for line in [
+            "holdfast_promise_breaches_total{kind=\"cancelled\"} 2",
+            "holdfast_promise_breaches_total{kind=\"ended\"} 0",
+            "holdfast_promise_weakened{setting=\"synchronous_commit\",value=\"off\",role=\"app\",database=\"\"} 1",
+        ] {
+            assert!(text.lines().any(|there| there == line), "{line}: {text}");
+        }
     }
 }

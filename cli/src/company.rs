@@ -107,6 +107,7 @@ fn own(view: &NodeView) -> PeerSaid {
         gate: view.gate.clone(),
         part: view.part.clone(),
         flushed,
+        shipped: view.log.shipped,
     }
 }
 

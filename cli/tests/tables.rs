@@ -63,6 +63,7 @@ fn an_explanation() {
         vouch: Some(view::vouch()),
         certificate: Some(view::certificate()),
         refused: view::operations().into_iter().filter(|operation| operation.id == "op-4").collect(),
+        breaches: vec![blocker("commits that were answered without acks: 2", "cancel no commit that waits")],
     }));
 }
 

@@ -8,7 +8,7 @@ use std::error::Error;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use holdfast_model::status::Gate;
+use holdfast_model::status::{Gate, Weakened};
 use holdfast_model::{Lsn, Member, NodeName, Rule, Term};
 use holdfast_replication::catch_up::Attachment;
 
@@ -129,6 +129,13 @@ pub trait Engine: Send {
 
     /// Each member's stream, by the login that it proved; ends streams that ack under another's name.
     async fn streams(&mut self) -> Result<BTreeMap<Member, Attachment<Lsn>>, EngineError>;
+
+    /// Settings in force that let a commit be answered before it is held as its rule asks.
+    async fn weakened(&mut self) -> Result<BTreeSet<Weakened>, EngineError>;
+
+    /// Keeps log from `from` on, which may be on no store yet, on a server in recovery: whoever is promoted ships what is
+    /// missing of the terms before. Lets go of what is older. Capped, as everything that holds log back is.
+    async fn keep_log(&mut self, from: Lsn) -> Result<(), EngineError>;
 
     /// Makes sure that a server in recovery receives nothing more, has applied all that it received, and only then reads
     /// how far it is. When it is late, stop the server at once, start it again as a standby and recruit it again.

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use holdfast_model::status::{Gate, GateClosed};
+use holdfast_model::status::{Gate, GateClosed, Weakened};
 use holdfast_model::{Lsn, Member, NodeName, Rule, Term};
 use holdfast_replication::catch_up::Attachment;
 
@@ -44,6 +44,10 @@ pub struct Fake {
     pub admitted: BTreeSet<Member>,
     /// Nodes that are held out.
     pub held_out: BTreeSet<NodeName>,
+    /// Settings that weaken its commits.
+    pub weakened: BTreeSet<Weakened>,
+    /// From where on it keeps log that may not be shipped.
+    pub keeps_from: Option<Lsn>,
     /// Who is attached; the flush positions are those of [`Self::flushed`].
     pub attached: BTreeMap<Member, u64>,
     /// The term of its data.
@@ -96,6 +100,8 @@ impl Fake {
             upstream: None,
             admitted: BTreeSet::new(),
             held_out: BTreeSet::new(),
+            weakened: BTreeSet::new(),
+            keeps_from: None,
             attached: BTreeMap::new(),
             term: Term::FIRST,
             history: History::default(),
@@ -226,6 +232,17 @@ impl Engine for Fake {
             Some((member.clone(), Attachment { stream: *stream, flushed: flushed(member)? }))
         };
         Ok(self.attached.iter().filter_map(stream).collect())
+    }
+
+    async fn weakened(&mut self) -> Result<BTreeSet<Weakened>, EngineError> {
+        self.check("look for what weakens commits")?;
+        Ok(self.weakened.clone())
+    }
+
+    async fn keep_log(&mut self, from: Lsn) -> Result<(), EngineError> {
+        self.check_role("keep log until it is shipped", true)?;
+        self.keeps_from = self.keeps_from.max(Some(from));
+        Ok(())
     }
 
     async fn recruit(&mut self, _hands: &dyn Hands, _deadline: Duration) -> Result<Recruited, EngineError> {

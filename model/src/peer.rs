@@ -77,4 +77,6 @@ pub struct PeerSaid {
     pub part: Part,
     /// Where its log ends on its disk.
     pub flushed: Option<Lsn>,
+    /// Up to where it has shipped log into the repository; only the primary ships.
+    pub shipped: Option<Lsn>,
 }

@@ -2,6 +2,7 @@
 //!
 //! Every state is an enum whose variants carry what is valid in that state.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -242,6 +243,42 @@ pub struct LogView {
     pub failing: Option<String>,
 }
 
+/// A setting that makes commits weaker than the promise that an answered commit is held elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Weakened {
+    /// Which setting.
+    pub setting: String,
+    /// Its value.
+    pub value: String,
+    /// For which role; `None` is every role.
+    pub role: Option<String>,
+    /// In which database; `None` is every database.
+    pub database: Option<String>,
+}
+
+impl fmt::Display for Weakened {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} = {}", self.setting, self.value)?;
+        match (&self.role, &self.database) {
+            (Some(role), Some(database)) => write!(f, " for role {role} in database {database}"),
+            (Some(role), None) => write!(f, " for role {role}"),
+            (None, Some(database)) => write!(f, " in database {database}"),
+            (None, None) => write!(f, " for everybody"),
+        }
+    }
+}
+
+/// Breaches of the promise that an answered commit is held elsewhere: what was seen of them, and what invites them.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct BreachesView {
+    /// Commits that were answered although their wait for acks was cancelled, since the agent started; at least so many.
+    pub cancelled: u64,
+    /// Commits that became visible although their session was ended while they waited for acks.
+    pub ended: u64,
+    /// Settings that let commits be answered without acks.
+    pub weakened: BTreeSet<Weakened>,
+}
+
 /// What kind of long work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -334,6 +371,8 @@ pub struct NodeView {
     pub repository: RepositoryView,
     /// Log shipping.
     pub log: LogView,
+    /// Breaches of the promise.
+    pub breaches: BreachesView,
     /// Work under way and lately ended.
     pub operations: Vec<Operation>,
     /// Why the agent does what it does now; served by `Explain`.

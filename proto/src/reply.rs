@@ -69,6 +69,8 @@ pub struct Explanation {
     pub certificate: Option<LossCertificate>,
     /// What this node was asked for lately and refused.
     pub refused: Vec<Operation>,
+    /// What broke the promise that an answered commit is held elsewhere, or lets it be broken.
+    pub breaches: Vec<Blocker>,
 }
 
 /// One complete backup.

@@ -113,6 +113,7 @@ proptest! {
             }),
             certificate: Some(LossCertificate::new(certificate, said)),
             refused: view.operations,
+            breaches: vec![],
         };
         prop_assert_eq!(Explanation::from_wire(told.to_wire()).unwrap(), told);
     }
@@ -313,8 +314,9 @@ fn a_member_is_not_streamed_to_twice() {
 fn a_view_of_an_agent_that_knows_no_parts_is_read() {
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     let view = node_view().new_tree(&mut runner).unwrap().current();
-    let old = v1::NodeView { part: None, peers: vec![], ..view.to_wire() };
-    assert_eq!(NodeView::from_wire(old).unwrap().part, Part::None);
+    let old = v1::NodeView { part: None, peers: vec![], breaches: None, ..view.to_wire() };
+    let read = NodeView::from_wire(old).unwrap();
+    assert_eq!((read.part, read.breaches), (Part::None, Default::default()));
 }
 
 #[test]

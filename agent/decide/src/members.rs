@@ -6,18 +6,22 @@
 //! * `only_a_reigning_peer_is_followed`.
 //! * `an_incarnation_leaves_only_when_its_node_has_another_or_its_log_has_left_the_chain`.
 //! * `k_rises_only_when_enough_members_receive`, and never falls by itself.
+//! * `log_is_kept_from_where_the_primary_that_is_followed_has_not_shipped`.
 //!
 //! Not here: whether a log may follow (`replication::chain`), and whether a member caught up (`replication::catch_up`).
 
 use std::collections::BTreeSet;
 
 use holdfast_model::peer::{Part, PeerSaid, PeerView};
-use holdfast_model::status::{Gate, NodeView, VolumeView};
-use holdfast_model::{Member, NodeName, Rule, Voter, VoterKind};
+use holdfast_model::status::{Gate, NodeView, RepositoryView, VolumeView};
+use holdfast_model::{Lsn, Member, NodeName, Rule, Voter, VoterKind};
 use holdfast_replication::change::{self, Change};
 
 /// What a peer said longer ago than this says nothing about now.
 const STALE_MS: u64 = 5_000;
+
+/// Log is let go of by segments of this size, in bytes: what was shipped in between changes nothing.
+const SEGMENT: u64 = 16 << 20;
 
 /// A peer that writes under its own newest rule.
 #[derive(Debug, Clone, Copy)]
@@ -112,6 +116,31 @@ pub fn change(view: &NodeView, k: u32, held_out: &BTreeSet<NodeName>) -> Option<
         .then_some(raised)
 }
 
+/// From where on this member keeps its log, since the primary that it follows has not shipped it: should it be promoted, it
+/// ships that first. Everything while that is not known; `None` where no log is shipped at all.
+#[must_use]
+pub fn keeps_log_from(view: &NodeView) -> Option<Lsn> {
+    match view.repository {
+        RepositoryView::Disabled => return None,
+        RepositoryView::Unknown
+        | RepositoryView::Unreachable { .. }
+        | RepositoryView::Empty
+        | RepositoryView::Ready { .. } => {}
+    }
+    let shipped = match &view.part {
+        Part::Follows { primary, streaming: true } => reigning(view)
+            .filter(|reigning| reigning.rule.primary == *primary)
+            .and_then(|reigning| said(reigning.peer)?.shipped),
+        Part::None
+        | Part::Writes { .. }
+        | Part::Follows { .. }
+        | Part::Recruited { .. }
+        | Part::Waits { .. }
+        | Part::Diverged { .. } => None,
+    };
+    Some(shipped.map_or(Lsn::ZERO, |shipped| Lsn::from_offset(shipped.offset() / SEGMENT * SEGMENT)))
+}
+
 /// Whether a voter is known not to come back as it is: its node has another incarnation, its log has left the chain, or an
 /// operator wants it out.
 fn leaves(view: &NodeView, voter: &Voter, held_out: &BTreeSet<NodeName>) -> bool {
@@ -162,6 +191,7 @@ mod tests {
             gate: Gate::Closed { why: GateClosed::Starting },
             part,
             flushed: None,
+            shipped: None,
         };
         let zone = member.node.as_str().parse().unwrap();
         PeerView { node: member.node.clone(), zone, heard_ms: Some(100), said: Some(said), failing: None }
@@ -213,6 +243,7 @@ mod tests {
             peers,
             repository: RepositoryView::Disabled,
             log: LogView::default(),
+            breaches: Default::default(),
             operations: vec![],
             reason: String::new(),
         }
@@ -220,6 +251,26 @@ mod tests {
 
     fn wanted(view: &NodeView, k: u32) -> Option<Change> {
         change(view, k, &BTreeSet::new())
+    }
+
+    #[test]
+    fn log_is_kept_from_where_the_primary_that_is_followed_has_not_shipped() {
+        let (a, b) = (member("a", 1), member("b", 1));
+        let rule = rule(2, &b, &[a.clone(), b.clone()], 1);
+        let told = |part, repository, heard_ms| {
+            let mut peer = peer(&b, Some(rule.clone()), writes(&[&a]));
+            peer.heard_ms = Some(heard_ms);
+            if let Some(said) = &mut peer.said {
+                said.shipped = Some(Lsn::from_offset(5 * SEGMENT + 70));
+            }
+            keeps_log_from(&NodeView { repository, ..view(Some(rule.clone()), part, vec![peer]) })
+        };
+        let away = || RepositoryView::Unreachable { why: String::new() };
+        assert_eq!(told(follows(&b), away(), 100), Some(Lsn::from_offset(5 * SEGMENT)));
+        assert_eq!(told(follows(&b), away(), STALE_MS), Some(Lsn::ZERO));
+        assert_eq!(told(follows(&member("b", 2)), away(), 100), Some(Lsn::ZERO));
+        assert_eq!(told(Part::Recruited { term: Term::FIRST }, away(), 100), Some(Lsn::ZERO));
+        assert_eq!(told(follows(&b), RepositoryView::Disabled, 100), None);
     }
 
     #[test]

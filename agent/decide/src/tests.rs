@@ -72,6 +72,7 @@ fn view(volume: VolumeView, data: DataView, engine: EngineView, repository: Repo
         peers: vec![],
         repository,
         log: LogView::default(),
+        breaches: Default::default(),
         operations: vec![],
         reason: String::new(),
     }

@@ -3,6 +3,7 @@
 //!
 //! Invariants, each a test below:
 //! * `an_open_gate_has_no_blockers`.
+//! * `a_breach_is_told_with_a_remedy`.
 //! * `a_voter_that_does_not_receive_makes_the_next_loss_stop_writes`.
 //! * `a_gate_that_is_not_open_has_a_blocker_with_a_remedy`: every refusal says what would resolve it (I14).
 //!
@@ -14,7 +15,8 @@ use std::collections::BTreeSet;
 
 use holdfast_model::peer::Part;
 use holdfast_model::status::{
-    DataView, EngineView, Gate, GateClosed, NodeView, Operation, OperationState, RepositoryView, VolumeView,
+    BreachesView, DataView, EngineView, Gate, GateClosed, NodeView, Operation, OperationState, RepositoryView,
+    VolumeView, Weakened,
 };
 use holdfast_model::{Member, Rule};
 use holdfast_proto::reply::{Blocker, Explanation};
@@ -36,6 +38,7 @@ pub fn explain(view: &NodeView) -> Explanation {
         vouch: None,
         certificate: None,
         refused: refused(view),
+        breaches: breaches(&view.breaches),
     }
 }
 
@@ -229,6 +232,46 @@ fn losses(rule: &Rule, part: &Part) -> Vec<String> {
     told.collect()
 }
 
+/// What broke the promise that an answered commit is held elsewhere, and what lets it be broken.
+fn breaches(view: &BreachesView) -> Vec<Blocker> {
+    let counted = [
+        (
+            view.cancelled,
+            "commits that were answered without acks, since whoever waited was cancelled",
+            "see the engine's log for whose they were; cancel no statement that waits for acks, and let no statement_timeout run \
+             out in a procedure that commits",
+        ),
+        (
+            view.ended,
+            "commits that became visible without acks, since the session that waited was ended",
+            "see the engine's log for whose they were; end no session that waits for acks",
+        ),
+    ];
+    let counted = counted.into_iter().filter(|(count, ..)| *count > 0);
+    let counted = counted
+        .map(|(count, what, resolve)| blocker(format!("{what}: {count} since the agent started"), resolve));
+    let weakened = view.weakened.iter().map(|weakened| {
+        blocker(
+            format!("commits may be answered before they are held elsewhere: {weakened}"),
+            reset(weakened),
+        )
+    });
+    counted.chain(weakened).collect()
+}
+
+/// The statement that takes a setting back.
+fn reset(weakened: &Weakened) -> String {
+    let quoted = |name: &String| format!("\"{}\"", name.replace('"', "\"\""));
+    let (role, database) = (weakened.role.as_ref().map(quoted), weakened.database.as_ref().map(quoted));
+    let whose = match (role, database) {
+        (Some(role), Some(database)) => format!("ROLE {role} IN DATABASE {database}"),
+        (Some(role), None) => format!("ROLE {role}"),
+        (None, Some(database)) => format!("DATABASE {database}"),
+        (None, None) => "ROLE ALL".to_owned(),
+    };
+    format!("ALTER {whose} RESET {}", weakened.setting)
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use holdfast_model::status::LogView;
@@ -302,6 +345,7 @@ pub(crate) mod tests {
             peers: vec![],
             repository: RepositoryView::Unknown,
             log: LogView::default(),
+            breaches: BreachesView::default(),
             operations: Vec::new(),
             reason: "serving".to_owned(),
         }
@@ -312,6 +356,33 @@ pub(crate) mod tests {
         let told = explain(&serving());
         assert_eq!(told.blockers, []);
         assert_eq!(told.would_stop_writes.len(), 1, "alone, the node itself is the single point of failure");
+    }
+
+    #[test]
+    fn a_breach_is_told_with_a_remedy() {
+        assert_eq!(explain(&serving()).breaches, []);
+        let weakened = |role: Option<&str>, database: Option<&str>| Weakened {
+            setting: "synchronous_commit".to_owned(),
+            value: "off".to_owned(),
+            role: role.map(str::to_owned),
+            database: database.map(str::to_owned),
+        };
+        let all = [(None, None), (None, Some("shop")), (Some("app"), None), (Some("a\"b"), Some("shop"))];
+        let all = all.into_iter().map(|(role, database)| weakened(role, database)).collect();
+        let breaches = BreachesView { cancelled: 2, ended: 0, weakened: all };
+        let told = explain(&NodeView { breaches, ..serving() }).breaches;
+        assert!(told[0].missing.ends_with(": 2 since the agent started"), "{told:?}");
+        assert!(told[1].missing.ends_with("synchronous_commit = off for everybody"), "{told:?}");
+        let resolves: Vec<&str> = told[1..].iter().map(|it| it.resolve.as_str()).collect();
+        assert_eq!(
+            resolves,
+            [
+                "ALTER ROLE ALL RESET synchronous_commit",
+                "ALTER DATABASE \"shop\" RESET synchronous_commit",
+                "ALTER ROLE \"a\"\"b\" IN DATABASE \"shop\" RESET synchronous_commit",
+                "ALTER ROLE \"app\" RESET synchronous_commit",
+            ]
+        );
     }
 
     #[test]

@@ -27,7 +27,7 @@ use holdfast_engine::postgres::links::Links;
 use holdfast_engine::postgres::{Deadlines, Layout, Postgres, Setup, Version};
 use holdfast_model::ByteCount;
 use holdfast_model::status::{
-    DataView, EngineView, Gate, GateClosed, LogView, NodeView, RepositoryView, VolumeView,
+    BreachesView, DataView, EngineView, Gate, GateClosed, LogView, NodeView, RepositoryView, VolumeView,
 };
 use holdfast_proto::identity::Identity;
 use holdfast_storage::places as volume_places;
@@ -185,6 +185,7 @@ fn first_view(config: &Config, clock: Clock) -> NodeView {
         peers: vec![],
         repository: RepositoryView::Unknown,
         log: LogView::default(),
+        breaches: BreachesView::default(),
         operations: vec![],
         reason: "starting".to_owned(),
     }
@@ -237,6 +238,7 @@ async fn run(
         supervisor,
         orders: Arc::new(send_orders),
         gate,
+        breaches: Arc::new(Breaches::default()),
         repository,
         repository_wake: Arc::clone(&repository_wake),
         wake: Notify::new(),
@@ -264,11 +266,10 @@ async fn run(
     let (place, name) = (node.config.repository.clone(), node.config.cluster.clone());
     crew.add("repository", |cancel| repo_watch::run(place, name, repository_wake, send_repository, cancel));
     let engine_log = node.config.daemon.state_dir.join("log/engine.log");
-    let breaches = Arc::new(Breaches::default());
-    let counting = Arc::clone(&breaches);
+    let counting = Arc::clone(&node.breaches);
     crew.add("engine log", |cancel| log_tail::follow(engine_log, counting, cancel));
     crew.add("reconcile", |cancel| Reconciler::new(Arc::clone(&node)).run(cancel));
-    let api = api(&node, breaches, tls, grpc, http)?;
+    let api = api(&node, tls, grpc, http)?;
     crew.add("api", |cancel| async move {
         if let Err(err) = serve(api, cancel).await {
             warn!(error = %Chain(&err), "api ended");
@@ -286,20 +287,14 @@ async fn run(
     }
 }
 
-fn api(
-    node: &Arc<Node>,
-    breaches: Arc<Breaches>,
-    tls: Reloader,
-    grpc: TcpListener,
-    http: TcpListener,
-) -> anyhow::Result<Api<Node>> {
+fn api(node: &Arc<Node>, tls: Reloader, grpc: TcpListener, http: TcpListener) -> anyhow::Result<Api<Node>> {
     let view = node.view.subscribe();
     Ok(Api {
         grpc: tokio::net::TcpListener::from_std(grpc)?,
         http: tokio::net::TcpListener::from_std(http)?,
         tls,
         control: Arc::clone(node),
-        metrics: MetricsText::new(move || metrics::render(&view.borrow(), &breaches)),
+        metrics: MetricsText::new(move || metrics::render(&view.borrow())),
         options: ApiOptions {
             cluster: node.config.cluster.clone(),
             remote_format: node.config.api.remote_format,

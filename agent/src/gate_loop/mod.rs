@@ -17,6 +17,7 @@
 //! * `nothing_is_written_under_a_higher_promise` (I3).
 //! * `an_adopted_engine_keeps_its_clients`.
 //! * `an_adopted_engine_stays_open_while_its_volume_is_looked_up`.
+//! * `what_weakens_the_promise_is_told_and_taken_back`.
 //!
 //! Not here: starting and stopping the engine, why a gate should be held, whom to follow, whom to admit. See `reconcile`.
 
@@ -35,8 +36,9 @@ use holdfast_model::Term;
 use holdfast_model::peer::Part;
 use holdfast_model::status::{Gate, GateClosed};
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use crate::chain::Chain;
 use orders::Command;
@@ -50,6 +52,8 @@ pub use orders::{
 
 const STEADY: Duration = Duration::from_secs(1);
 const WORKING: Duration = Duration::from_millis(100);
+/// Between two looks for settings that weaken the promise. They are anybody's to change, and change seldom.
+const AUDIT: Duration = Duration::from_secs(5);
 const COMMANDS: usize = 4;
 
 /// Sole owner of the engine's session and fence.
@@ -62,6 +66,8 @@ pub struct GateLoop<E> {
     report: watch::Sender<GateReport>,
     writer: Writer,
     standby: Standby,
+    /// When settings were last looked at, of this process.
+    audited: Option<Instant>,
 }
 
 impl<E: Engine> GateLoop<E> {
@@ -74,7 +80,7 @@ impl<E: Engine> GateLoop<E> {
     ) -> (GateHandle, Self) {
         let (give, commands) = mpsc::channel(COMMANDS);
         let (writer, standby) = (Writer::new(), Standby::default());
-        (GateHandle(give), Self { engine, hands, orders, commands, report, writer, standby })
+        (GateHandle(give), Self { engine, hands, orders, commands, report, writer, standby, audited: None })
     }
 
     /// Runs until cancelled. The gate stays as it is then: an engine outlives its agent.
@@ -102,6 +108,7 @@ impl<E: Engine> GateLoop<E> {
             report = GateReport { process: orders.process, ..GateReport::unknown() };
             self.writer = Writer::new();
             self.standby = self.standby.of_new_process();
+            self.audited = None;
         }
         if orders.member.is_some() && !orders.disk_healthy {
             // Load balancers and whoever holds the gate hear it before the engine does: one whose file system is gone can
@@ -113,6 +120,9 @@ impl<E: Engine> GateLoop<E> {
         if orders.process.is_none() {
             report.gate = Gate::Closed { why: orders.hold.unwrap_or(GateClosed::NoEngine) };
             report.part = Part::None;
+        }
+        if report.engine.is_some() && !orders.replays {
+            self.audit(&mut report).await;
         }
         report.tail = self.standby.tail();
         report.received = self.standby.received();
@@ -202,6 +212,23 @@ impl<E: Engine> GateLoop<E> {
             }
         }
         looked
+    }
+
+    /// Looks for what weakens the promise, now and then. It is told, and nothing is done about it: an operator may want it.
+    async fn audit(&mut self, report: &mut GateReport) {
+        if self.audited.is_some_and(|at| at.elapsed() < AUDIT) {
+            return;
+        }
+        match self.engine.weakened().await {
+            Ok(found) => {
+                for weakened in found.difference(&report.weakened) {
+                    warn!(%weakened, "commits may be answered before they are held elsewhere");
+                }
+                report.weakened = found;
+                self.audited = Some(Instant::now());
+            }
+            Err(err) => debug!(error = %Chain(&err), "settings not looked at"),
+        }
     }
 
     /// What a caller waits for. Whoever does not wait any more asks again.

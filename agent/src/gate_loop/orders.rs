@@ -8,7 +8,7 @@ use holdfast_engine::engine::EngineStatus;
 use holdfast_engine::postgres::links::Upstream;
 use holdfast_engine::postgres::standby::Hands;
 use holdfast_model::peer::Part;
-use holdfast_model::status::{Gate, GateClosed};
+use holdfast_model::status::{Gate, GateClosed, Weakened};
 use holdfast_model::{Lsn, Member, NodeName, Promise, Rule, Term, Zone};
 use holdfast_replication::change::Change;
 use tokio::sync::{mpsc, oneshot};
@@ -40,6 +40,8 @@ pub struct GateOrders {
     pub change: Option<Change>,
     /// Whom to follow, while the server is in recovery.
     pub follow: Option<FollowOrder>,
+    /// From where on a server in recovery keeps its log; `None` where nobody ships log.
+    pub keep_log: Option<Lsn>,
 }
 
 /// Who this node is.
@@ -85,6 +87,8 @@ pub struct GateReport {
     pub tail: Option<Tail>,
     /// Nodes that an operator holds out, as last read from the engine.
     pub held_out: BTreeSet<NodeName>,
+    /// Settings that weaken the promise, as last looked for.
+    pub weakened: BTreeSet<Weakened>,
     /// The process that this is about.
     pub process: Option<ProcessId>,
     /// What keeps the gate from being what it should be.
@@ -97,6 +101,7 @@ impl GateReport {
     pub const fn unknown() -> Self {
         let gate = Gate::Closed { why: GateClosed::Starting };
         let held_out = BTreeSet::new();
+        let weakened = BTreeSet::new();
         Self {
             gate,
             engine: None,
@@ -105,6 +110,7 @@ impl GateReport {
             received: None,
             tail: None,
             held_out,
+            weakened,
             process: None,
             failing: None,
         }

@@ -9,6 +9,7 @@
 //! * `a_stream_that_an_earlier_agent_began_goes_on`.
 //! * `a_follow_that_broke_is_asked_for_again`.
 //! * `another_incarnation_is_not_bound_by_a_recruit`.
+//! * `a_follower_keeps_log_that_is_not_shipped`.
 
 use std::time::Duration;
 
@@ -41,6 +42,8 @@ pub(super) struct Standby {
     /// Nothing below is followed: the highest term that it was recruited for, as this member. A lost disk takes it along, as
     /// it does the promise.
     floor: Option<(Member, Term)>,
+    /// From where on this process was told to keep its log.
+    keeps_from: Option<Lsn>,
     state: State,
 }
 
@@ -60,7 +63,7 @@ enum State {
 impl Standby {
     /// What remains when the server was started again.
     pub(super) fn of_new_process(&self) -> Self {
-        Self { floor: self.floor.clone(), received: None, state: State::Unknown }
+        Self { floor: self.floor.clone(), received: None, keeps_from: None, state: State::Unknown }
     }
 
     fn note_received(&mut self, flushed: Option<Lsn>) {
@@ -122,7 +125,18 @@ impl<E: Engine> GateLoop<E> {
         report.rule = self.engine.newest_rules().await?.into_iter().next();
         let moved = self.move_on(orders).await;
         report.part = self.part(orders, report).await;
-        moved
+        moved?;
+        self.keep_log(orders).await
+    }
+
+    /// Until it is shipped, also while it follows nobody.
+    async fn keep_log(&mut self, orders: &GateOrders) -> Result<(), EngineError> {
+        let Some(from) = orders.keep_log.filter(|from| self.standby.keeps_from != Some(*from)) else {
+            return Ok(());
+        };
+        self.engine.keep_log(from).await?;
+        self.standby.keeps_from = Some(from);
+        Ok(())
     }
 
     /// Brings the state one step nearer to the order.

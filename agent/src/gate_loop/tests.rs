@@ -2,12 +2,14 @@
 
 mod members;
 
+use std::collections::BTreeSet;
+
 use async_trait::async_trait;
 use holdfast_engine::engine::Cause;
 use holdfast_engine::fake::Fake;
 use holdfast_engine::postgres::recovery::RecoveryFile;
 use holdfast_engine::postgres::standby::Hands;
-use holdfast_model::status::{Gate, GateClosed};
+use holdfast_model::status::{Gate, GateClosed, Weakened};
 use holdfast_model::{ClusterId, Incarnation, Lsn, Member, Promise, Rule, Term, Voter, VoterKind};
 
 use super::*;
@@ -215,6 +217,28 @@ async fn a_refound_cluster_opens_with_its_reserved_rule() {
     let refound = GateOrders { process: process(2), member: Some(fresh), ..orders() };
     assert_eq!(world.settle(&refound).await, Gate::Open { term });
     assert_eq!(world.gate.engine.rules.last(), Some(&opening));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_weakens_the_promise_is_told_and_taken_back() {
+    let mut world = World::new();
+    world.settle(&orders()).await;
+    let weakened = Weakened {
+        setting: "synchronous_commit".to_owned(),
+        value: "off".to_owned(),
+        role: Some("app".to_owned()),
+        database: None,
+    };
+    world.gate.engine.weakened.insert(weakened.clone());
+    world.settle(&orders()).await;
+    assert!(world.report.borrow().weakened.is_empty(), "not at each turn");
+    tokio::time::advance(AUDIT).await;
+    world.settle(&orders()).await;
+    assert_eq!(world.report.borrow().weakened, BTreeSet::from([weakened]));
+    world.gate.engine.weakened.clear();
+    tokio::time::advance(AUDIT).await;
+    world.settle(&orders()).await;
+    assert!(world.report.borrow().weakened.is_empty());
 }
 
 #[tokio::test]

@@ -229,6 +229,7 @@ fn said(view: &NodeView) -> PeerSaid {
         gate: view.gate.clone(),
         part: view.part.clone(),
         flushed,
+        shipped: view.log.shipped,
     }
 }
 
@@ -244,7 +245,7 @@ fn without_positions(said: &PeerSaid) -> PeerSaid {
         | Part::Waits { .. }
         | Part::Diverged { .. }) => part.clone(),
     };
-    PeerSaid { flushed: None, part, ..said.clone() }
+    PeerSaid { flushed: None, shipped: None, part, ..said.clone() }
 }
 
 #[cfg(test)]
@@ -274,6 +275,7 @@ mod tests {
             gate: Gate::Closed { why: GateClosed::Starting },
             part: Part::Writes { streams: BTreeMap::new(), change: None },
             flushed: Some(Lsn::from_offset(flushed)),
+            shipped: Some(Lsn::from_offset(flushed)),
         }
     }
 

@@ -44,6 +44,7 @@ use crate::ledger::{BootstrapRequest, EngineHeld, FoundedCluster, Ledger, Ledger
 use crate::operations::Operations;
 use crate::peers::Peers;
 use crate::supervisor::Supervisor;
+use crate::supervisor::breaches::Breaches;
 use crate::worker::JobHandle;
 use volume::{Search, Volume};
 
@@ -83,6 +84,8 @@ pub struct Node {
     pub orders: Arc<watch::Sender<GateOrders>>,
     /// What it says.
     pub gate: watch::Receiver<GateReport>,
+    /// What the engine's log tells of broken promises.
+    pub breaches: Arc<Breaches>,
     /// What object storage says.
     pub repository: watch::Receiver<RepositoryView>,
     /// Makes the repository be looked at.
@@ -251,6 +254,7 @@ impl Reconciler {
             admit: members::admitted(&view, &held_out),
             change: members::change(&view, self.node.config.k, &held_out),
             follow: self.follow.clone(),
+            keep_log: members::keeps_log_from(&view),
         };
         self.node.orders.send_if_modified(|old| {
             let changed = *old != orders;

@@ -36,6 +36,7 @@ impl Reconciler {
             peers: node.peers.view(node.clock.now()),
             repository: self.repository_view(),
             log: self.shipping.view(),
+            breaches: node.breaches.view(report.weakened),
             operations: node.operations.list(),
             reason: String::new(),
         }

@@ -3,9 +3,11 @@
 //!
 //! What was logged while no agent followed, or was skipped in a flood, is not counted: the count says "at least".
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use holdfast_engine::postgres::breach::Breach;
+use holdfast_model::status::{BreachesView, Weakened};
 
 /// Since this agent started.
 #[derive(Debug, Default)]
@@ -20,10 +22,11 @@ impl Breaches {
         self.of(breach).fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How many of a kind were seen.
+    /// What was seen, beside `weakened`, which invites more.
     #[must_use]
-    pub fn count(&self, breach: Breach) -> u64 {
-        self.of(breach).load(Ordering::Relaxed)
+    pub fn view(&self, weakened: BTreeSet<Weakened>) -> BreachesView {
+        let count = |breach| self.of(breach).load(Ordering::Relaxed);
+        BreachesView { cancelled: count(Breach::Cancelled), ended: count(Breach::Ended), weakened }
     }
 
     const fn of(&self, breach: Breach) -> &AtomicU64 {

@@ -23,6 +23,9 @@ pub fn explanation(told: &Explanation) -> String {
             text.push_str(&format!("\n- {fault}"));
         }
     }
+    for breach in &told.breaches {
+        text.push_str(&format!("\n\nbreach      {}\nto resolve  {}", breach.missing, breach.resolve));
+    }
     for operation in &told.refused {
         text.push_str(&format!("\n\n{}", operation_line(operation)));
     }

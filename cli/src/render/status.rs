@@ -1,8 +1,8 @@
 //! A node's view, and long work.
 
 use holdfast_model::status::{
-    DataView, EngineView, LogView, NodeView, Operation, OperationKind, OperationState, Progress,
-    RepositoryView, VolumeView,
+    BreachesView, DataView, EngineView, LogView, NodeView, Operation, OperationKind, OperationState,
+    Progress, RepositoryView, VolumeView,
 };
 use holdfast_model::{Promise, Rule, Tick};
 
@@ -23,6 +23,7 @@ pub fn node(view: &NodeView) -> String {
         ("promise", view.promise.as_ref().map_or_else(|| "none read".to_owned(), promise)),
         ("repository", repository(&view.repository)),
         ("log", log(&view.log)),
+        ("breaches", breaches(&view.breaches)),
         ("doing", view.reason.clone()),
     ]);
     if !view.peers.is_empty() {
@@ -202,4 +203,12 @@ pub(super) fn log(view: &LogView) -> String {
     let (shipped, acked) = (or_dash(view.shipped), or_dash(view.acked));
     let failing = view.failing.as_ref().map(|why| format!(", failing: {why}")).unwrap_or_default();
     format!("{runs}, shipped to {shipped}, acked to {acked}{failing}")
+}
+
+fn breaches(view: &BreachesView) -> String {
+    let counted = [(view.cancelled, "answered without acks"), (view.ended, "shown without acks")];
+    let counted =
+        counted.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{what}: {count}"));
+    let told: Vec<String> = counted.chain(view.weakened.iter().map(ToString::to_string)).collect();
+    if told.is_empty() { "none seen".to_owned() } else { told.join("; ") }
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use holdfast_model::peer::{Part, PeerSaid, PeerView};
 use holdfast_model::status::{
-    DataView, EngineView, Gate, GateClosed, LogView, NodeView, Operation, OperationKind, OperationState,
-    Progress, RepositoryView, VolumeView,
+    BreachesView, DataView, EngineView, Gate, GateClosed, LogView, NodeView, Operation, OperationKind,
+    OperationState, Progress, RepositoryView, VolumeView, Weakened,
 };
 use holdfast_model::volume::{DeviceId, DeviceVerdict, DiskHealth, Space, Verdict, VolumeIdentity};
 use holdfast_model::{
@@ -98,6 +98,7 @@ pub(crate) fn serving() -> NodeView {
             acked: Some(Lsn::from_offset(0x300_0000)),
             failing: None,
         },
+        breaches: BreachesView::default(),
         operations: Vec::new(),
         reason: "serving".to_owned(),
     }
@@ -130,6 +131,7 @@ pub(crate) fn three_zones() -> NodeView {
         gate: Gate::ReadOnly { term: term() },
         part: Part::Follows { primary: member(), streaming: true },
         flushed: Some(Lsn::from_offset(0x300_0000)),
+        shipped: None,
     };
     let waits = PeerSaid {
         member: Some(of_node("n3", 10)),
@@ -138,6 +140,7 @@ pub(crate) fn three_zones() -> NodeView {
         gate: Gate::Closed { why: GateClosed::NotPrimary },
         part: Part::Waits { why: "n1 has not admitted it yet".to_owned() },
         flushed: Some(Lsn::from_offset(0x200_0000)),
+        shipped: None,
     };
     let silent = PeerView {
         failing: Some("connection refused".to_owned()),
@@ -148,8 +151,20 @@ pub(crate) fn three_zones() -> NodeView {
         rule: Some(rule),
         part: Part::Writes { streams, change: Some("removing n3".to_owned()) },
         peers: vec![peer("n2", "eu-1b", Some(420), follows), silent],
+        breaches: breaches(),
         ..alone
     }
+}
+
+fn breaches() -> BreachesView {
+    let weakened = |value: &str, role: Option<&str>, database: Option<&str>| Weakened {
+        setting: "synchronous_commit".to_owned(),
+        value: value.to_owned(),
+        role: role.map(str::to_owned),
+        database: database.map(str::to_owned),
+    };
+    let weakened = [weakened("off", Some("app"), None), weakened("local", Some("app"), Some("shop"))].into();
+    BreachesView { cancelled: 2, ended: 1, weakened }
 }
 
 pub(crate) fn report(attempt: Attempt) -> Report<Lsn> {

@@ -13,6 +13,8 @@
 
 use std::collections::BTreeSet;
 
+use holdfast_model::status::Weakened;
+
 use super::session::{Session, SessionError};
 
 /// One commit that was answered, or became visible, without its acks.
@@ -22,19 +24,6 @@ pub enum Breach {
     Cancelled,
     /// The waiting session was ended: its client was told nothing, and the rows became visible.
     Ended,
-}
-
-/// Settings that are weaker than the promise.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Weakened {
-    /// Which setting.
-    pub setting: String,
-    /// Its value.
-    pub value: String,
-    /// For which role; `None` is every role.
-    pub role: Option<String>,
-    /// In which database; `None` is every database.
-    pub database: Option<String>,
 }
 
 /// Texts of `SyncRepWaitForLSN` in Postgres 15 to 17, in the C locale, which is pinned.

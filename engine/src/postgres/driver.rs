@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use holdfast_model::status::Gate;
+use holdfast_model::status::{Gate, Weakened};
 use holdfast_model::{ByteCount, ClusterName, Lsn, Member, NodeName, Rule, Term};
 use holdfast_replication::catch_up::Attachment;
 
@@ -239,6 +239,18 @@ impl Engine for Postgres {
         let session = self.session_for(doing).await?;
         session.end_impostors().await.map_err(|err| of_session(doing, err))?;
         session.streams().await.map_err(|err| of_session(doing, err))
+    }
+
+    async fn weakened(&mut self) -> Result<BTreeSet<Weakened>, EngineError> {
+        let doing = "look for what weakens commits";
+        self.session_for(doing).await?.weakened().await.map_err(|err| of_session(doing, err))
+    }
+
+    async fn keep_log(&mut self, from: Lsn) -> Result<(), EngineError> {
+        let doing = "keep log until it is shipped";
+        let session = self.session_for(doing).await?;
+        session.ensure_ship_slot().await.map_err(|err| of_session(doing, err))?;
+        session.advance_ship_slot(from).await.map_err(|err| of_session(doing, err))
     }
 
     async fn recruit(&mut self, hands: &dyn Hands, deadline: Duration) -> Result<Recruited, EngineError> {

@@ -16,6 +16,7 @@ mod crashes;
 mod disks;
 mod follow;
 mod hands;
+mod keep;
 mod members;
 mod promote;
 mod recruit;

@@ -2,7 +2,7 @@
 
 use holdfast_model::Tick;
 use holdfast_model::peer::Part;
-use holdfast_model::status::{Gate, GateClosed, LogView, NodeView, RepositoryView};
+use holdfast_model::status::{BreachesView, Gate, GateClosed, LogView, NodeView, RepositoryView, Weakened};
 
 use super::{Reader, Wire};
 use crate::v1;
@@ -117,6 +117,41 @@ impl Wire for LogView {
     }
 }
 
+impl Wire for Weakened {
+    type Message = v1::Weakened;
+
+    fn to_wire(&self) -> v1::Weakened {
+        v1::Weakened {
+            setting: self.setting.clone(),
+            value: self.value.clone(),
+            role: self.role.clone(),
+            database: self.database.clone(),
+        }
+    }
+
+    fn read(reader: &mut Reader, message: v1::Weakened) -> Option<Self> {
+        let setting = reader.filled("setting", message.setting)?;
+        Some(Self { setting, value: message.value, role: message.role, database: message.database })
+    }
+}
+
+impl Wire for BreachesView {
+    type Message = v1::BreachesView;
+
+    fn to_wire(&self) -> v1::BreachesView {
+        v1::BreachesView {
+            cancelled: self.cancelled,
+            ended: self.ended,
+            weakened: self.weakened.iter().map(Wire::to_wire).collect(),
+        }
+    }
+
+    fn read(reader: &mut Reader, message: v1::BreachesView) -> Option<Self> {
+        let weakened = reader.list("weakened", message.weakened)?.into_iter().collect();
+        Some(Self { cancelled: message.cancelled, ended: message.ended, weakened })
+    }
+}
+
 impl Wire for NodeView {
     type Message = v1::NodeView;
 
@@ -138,6 +173,7 @@ impl Wire for NodeView {
             reason: self.reason.clone(),
             part: Some(self.part.to_wire()),
             peers: self.peers.iter().map(Wire::to_wire).collect(),
+            breaches: Some(self.breaches.to_wire()),
         }
     }
 
@@ -156,6 +192,7 @@ impl Wire for NodeView {
         let operations = reader.list("operations", message.operations);
         let part = reader.optional("part", message.part);
         let peers = reader.list("peers", message.peers);
+        let breaches = reader.optional("breaches", message.breaches);
         Some(Self {
             at: Tick::from_millis(message.at_ms),
             cluster: cluster?,
@@ -171,6 +208,7 @@ impl Wire for NodeView {
             peers: peers?,
             repository: repository?,
             log: log?,
+            breaches: breaches?.unwrap_or_default(),
             operations: operations?,
             reason: message.reason,
         })

@@ -118,6 +118,7 @@ impl Wire for PeerSaid {
             gate: Some(self.gate.to_wire()),
             part: Some(self.part.to_wire()),
             flushed: self.flushed.map(|lsn| lsn.to_string()),
+            shipped: self.shipped.map(|lsn| lsn.to_string()),
         }
     }
 
@@ -128,6 +129,7 @@ impl Wire for PeerSaid {
         let gate = reader.required("gate", message.gate);
         let part = reader.required("part", message.part);
         let flushed = reader.parse_optional("flushed", message.flushed.as_deref());
+        let shipped = reader.parse_optional("shipped", message.shipped.as_deref());
         Some(Self {
             member: member?,
             rule: rule?,
@@ -135,6 +137,7 @@ impl Wire for PeerSaid {
             gate: gate?,
             part: part?,
             flushed: flushed?,
+            shipped: shipped?,
         })
     }
 }

@@ -83,6 +83,7 @@ impl Wire for Explanation {
             vouch: self.vouch.as_ref().map(Wire::to_wire),
             certificate: self.certificate.as_ref().map(Wire::to_wire),
             refused: self.refused.iter().map(Wire::to_wire).collect(),
+            breaches: self.breaches.iter().map(Wire::to_wire).collect(),
         }
     }
 
@@ -92,6 +93,7 @@ impl Wire for Explanation {
         let vouch = reader.optional("vouch", message.vouch);
         let certificate = reader.optional("certificate", message.certificate);
         let refused = reader.list("refused", message.refused);
+        let breaches = reader.list("breaches", message.breaches);
         Some(Self {
             gate: gate?,
             reason: message.reason,
@@ -100,6 +102,7 @@ impl Wire for Explanation {
             vouch: vouch?,
             certificate: certificate?,
             refused: refused?,
+            breaches: breaches?,
         })
     }
 }

@@ -2,8 +2,8 @@
 
 use holdfast_model::peer::{Part, PeerSaid, PeerView};
 use holdfast_model::status::{
-    DataView, EngineView, Gate, GateClosed, LogView, NodeView, Operation, OperationKind, OperationState,
-    Progress, RepositoryView, VolumeView,
+    BreachesView, DataView, EngineView, Gate, GateClosed, LogView, NodeView, Operation, OperationKind,
+    OperationState, Progress, RepositoryView, VolumeView, Weakened,
 };
 use holdfast_model::volume::{DeviceId, DeviceVerdict, DiskHealth, Space, Verdict, VolumeIdentity};
 use holdfast_model::{
@@ -12,7 +12,7 @@ use holdfast_model::{
 };
 use holdfast_replication::choose::{Certificate, Report};
 use holdfast_replication::promise::Attempt;
-use proptest::collection::vec;
+use proptest::collection::{btree_set, vec};
 use proptest::option;
 use proptest::prelude::*;
 
@@ -218,6 +218,13 @@ fn log() -> impl Strategy<Value = LogView> {
         .prop_map(|(running, shipped, acked, failing)| LogView { running, shipped, acked, failing })
 }
 
+fn breaches() -> impl Strategy<Value = BreachesView> {
+    let weakened = ("[a-z_]{1,20}", text(), option::of(text()), option::of(text()))
+        .prop_map(|(setting, value, role, database)| Weakened { setting, value, role, database });
+    (any::<u64>(), any::<u64>(), btree_set(weakened, 0..3))
+        .prop_map(|(cancelled, ended, weakened)| BreachesView { cancelled, ended, weakened })
+}
+
 fn operation() -> impl Strategy<Value = Operation> {
     let kind = prop::sample::select(vec![
         OperationKind::Bootstrap,
@@ -257,10 +264,17 @@ fn part() -> impl Strategy<Value = Part> {
 
 fn peer() -> impl Strategy<Value = PeerView> {
     let (who, held) = ((option::of(member()), gate(), part()), (option::of(rule()), option::of(term())));
-    let said =
-        (who, held, option::of(lsn())).prop_map(|((member, gate, part), (rule, promised), flushed)| {
-            PeerSaid { member, rule, promised, gate, part, flushed }
-        });
+    let said = (who, held, option::of(lsn()), option::of(lsn())).prop_map(
+        |((member, gate, part), (rule, promised), flushed, shipped)| PeerSaid {
+            member,
+            rule,
+            promised,
+            gate,
+            part,
+            flushed,
+            shipped,
+        },
+    );
     (node(), zone(), option::of(any::<u64>()), option::of(said), option::of(text()))
         .prop_map(|(node, zone, heard_ms, said, failing)| PeerView { node, zone, heard_ms, said, failing })
 }
@@ -291,8 +305,9 @@ pub(crate) fn node_view() -> impl Strategy<Value = NodeView> {
     let below = (volume(), data(), engine(), gate());
     let beyond = (option::of(rule()), option::of(promise()), repository(), log());
     let company = (part(), vec(peer(), 0..3));
+    let beyond = (beyond, breaches());
     (who, below, beyond, company, vec(operation(), 0..3), text()).prop_map(
-        |(who, below, beyond, (part, peers), operations, reason)| {
+        |(who, below, (beyond, breaches), (part, peers), operations, reason)| {
             let (at, cluster, node, zone) = who;
             let (volume, data, engine, gate) = below;
             let (rule, promise, repository, log) = beyond;
@@ -311,6 +326,7 @@ pub(crate) fn node_view() -> impl Strategy<Value = NodeView> {
                 peers,
                 repository,
                 log,
+                breaches,
                 operations,
                 reason,
             }

@@ -154,6 +154,22 @@ async fn a_member_follows_whom_its_log_allows() {
 }
 
 #[tokio::test]
+async fn a_follower_keeps_log_that_is_not_shipped() {
+    let (mut world, orders) = standby().await;
+    world.settle(&orders).await;
+    assert_eq!(world.gate.engine.keeps_from, None, "nothing is shipped anywhere");
+    let keeps = |from| GateOrders { keep_log: Some(Lsn::from_offset(from)), ..orders.clone() };
+    world.settle(&keeps(0)).await;
+    assert_eq!(world.gate.engine.keeps_from, Some(Lsn::ZERO));
+    world.settle(&keeps(70)).await;
+    assert_eq!(world.gate.engine.keeps_from, Some(Lsn::from_offset(70)));
+    // A base that was restored brings nothing along.
+    world.gate.engine.keeps_from = None;
+    world.settle(&GateOrders { process: process(3), ..keeps(70) }).await;
+    assert_eq!(world.gate.engine.keeps_from, Some(Lsn::from_offset(70)));
+}
+
+#[tokio::test]
 async fn a_follow_that_broke_is_asked_for_again() {
     let (mut world, orders) = standby().await;
     world.gate.engine.breaks_follow = true;

@@ -257,6 +257,8 @@ impl<'a> Ship<'a> {
             return Ok(());
         }
         if let Some(session) = &self.session {
+            // It may have been lost by its cap since.
+            session.ensure_ship_slot().await?;
             session.advance_ship_slot(segment).await?;
         }
         let compacted = own.shipper.compact().await?;
