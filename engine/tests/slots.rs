@@ -5,6 +5,7 @@
 mod support;
 
 use holdfast_engine::postgres::session::Session;
+use holdfast_model::ByteCount;
 use support::{Client, Server, client, eventually};
 use test_case::test_case;
 
@@ -22,6 +23,30 @@ async fn outgrow(server: &Server, session: &Session, agent: &Client) {
         agent.sql.batch_execute("SELECT pg_switch_wal()").await.unwrap();
         session.checkpoint(server.setup.deadlines.backup_start).await.unwrap();
     }
+}
+
+#[test_case(15)]
+#[test_case(17)]
+#[tokio::test]
+async fn a_slot_that_was_lost_by_its_cap_is_made_anew(major: u32) {
+    let mut server = Server::init(major);
+    for name in ["min_wal_size", "max_wal_size"] {
+        server.setup.settings.insert(name.to_owned(), "32MB".to_owned());
+    }
+    server.setup.slot_log_max = ByteCount::mib(16);
+    let session = server.start().await;
+    let agent = client(&server.setup.layout, "holdfast").await.unwrap();
+    session.ensure_ship_slot().await.unwrap();
+    let lost = async || {
+        outgrow(&server, &session, &agent).await;
+        let sql = "SELECT count(*) FROM pg_replication_slots WHERE wal_status = 'lost'";
+        agent.sql.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) == 1
+    };
+    eventually("it is lost", lost).await;
+    session.ensure_ship_slot().await.unwrap();
+    let shipped = session.flushed().await.unwrap().local;
+    session.advance_ship_slot(shipped).await.unwrap();
+    assert_eq!(slots(&agent).await, [shipped.to_string()]);
 }
 
 #[test_case(15)]
