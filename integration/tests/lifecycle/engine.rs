@@ -1,10 +1,11 @@
-//! An operator stops the engine and starts it again.
+//! An operator stops the engine and starts it again; somebody weakens what it promises.
 
 use anyhow::{Result, ensure};
-use holdfast_integration::daemon::Serving;
+use holdfast_integration::daemon::{Serving, http_get};
+use holdfast_integration::eventually;
 
 use crate::processes;
-use crate::stage::Stage;
+use crate::stage::{NOTICED_WITHIN, Stage};
 
 #[tokio::test]
 async fn an_engine_stopped_by_an_operator_stays_so_until_started_again_as_root() -> Result<()> {
@@ -28,4 +29,30 @@ async fn an_engine_stopped_by_an_operator_stays_so_until_started_again_as_root()
     stage.writes_go_on(&writer).await?;
     stage.audit_lossless(writer).await?;
     stage.judge_logs(&["log not shipped", "terminating connection", "the database system is"])
+}
+
+#[tokio::test]
+async fn a_role_that_weakens_its_commits_is_named_and_forgotten_as_root() -> Result<()> {
+    let stage = Stage::serving(1, "restore").await?;
+    let status = stage.daemon()?.holdfast(&["status"])?;
+    ensure!(status.contains("breaches    none seen"), "{status}");
+
+    stage.node.sql("postgres", "create role hasty login; alter role hasty set synchronous_commit = off")?;
+    let named = "synchronous_commit = off for role hasty";
+    stage.explains(named).await?;
+    stage.explains("ALTER ROLE \"hasty\" RESET synchronous_commit").await?;
+    let status = stage.daemon()?.holdfast(&["status"])?;
+    ensure!(status.contains(&format!("breaches    {named}")), "{status}");
+    let metric = "holdfast_promise_weakened{setting=\"synchronous_commit\",value=\"off\",role=\"hasty\",database=\"\"} 1";
+    let (_, metrics) = http_get(&stage.node, "/metrics").await?;
+    ensure!(metrics.lines().any(|line| line == metric), "{metrics}");
+
+    stage.node.sql("postgres", "alter role hasty reset synchronous_commit")?;
+    eventually("that it is forgotten", NOTICED_WITHIN, async || {
+        let (_, metrics) = http_get(&stage.node, "/metrics").await?;
+        ensure!(!metrics.contains("hasty"), "{metrics}");
+        Ok(())
+    })
+    .await?;
+    stage.judge_logs(&["commits may be answered before they are held elsewhere"])
 }
