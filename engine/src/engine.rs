@@ -107,6 +107,9 @@ pub trait Engine: Send {
     /// Puts gate and ack list in force and proves it. On an error the gate is not known to be either way.
     async fn apply_gate(&mut self, gate: &Gate, sync: &SyncStandbys) -> Result<(), EngineError>;
 
+    /// Whether a client that comes now is let in, whatever was put in force by whom.
+    async fn lets_clients_in(&mut self) -> Result<bool, EngineError>;
+
     /// Ends clients that came in before the gate closed; returns how many. Refused while commits wait for acks.
     async fn end_clients(&mut self, rule: &Rule) -> Result<u64, EngineError>;
 

@@ -247,7 +247,7 @@ impl Engine for Fake {
 
     async fn recruit(&mut self, _hands: &dyn Hands, _deadline: Duration) -> Result<Recruited, EngineError> {
         self.check_role("recruit", true)?;
-        self.upstream = None;
+        (self.upstream, self.gate) = (None, Gate::Closed { why: GateClosed::NotPrimary });
         Ok(Recruited { rule: self.rules.last().cloned(), timeline: self.term, position: self.flushed.local })
     }
 
@@ -309,6 +309,11 @@ impl Engine for Fake {
         self.gate = gate.clone();
         self.sync = sync.clone();
         self.check("apply the gate")
+    }
+
+    async fn lets_clients_in(&mut self) -> Result<bool, EngineError> {
+        self.check("look whether clients are let in")?;
+        Ok(!matches!(self.gate, Gate::Closed { .. }))
     }
 
     async fn end_clients(&mut self, _rule: &Rule) -> Result<u64, EngineError> {

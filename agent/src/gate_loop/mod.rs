@@ -18,6 +18,7 @@
 //! * `an_adopted_engine_keeps_its_clients`.
 //! * `an_adopted_engine_stays_open_while_its_volume_is_looked_up`.
 //! * `what_weakens_the_promise_is_told_and_taken_back`.
+//! * `an_adopted_engine_that_lets_nobody_in_lets_its_members_attach`.
 //!
 //! Not here: starting and stopping the engine, why a gate should be held, whom to follow, whom to admit. See `reconcile`.
 
@@ -198,9 +199,8 @@ impl<E: Engine> GateLoop<E> {
             (Some(status), wanted) if status.in_recovery => {
                 report.gate = of_standby(wanted, orders, self.standby.read_in(&report.part));
             }
-            // An engine that this loop has just met was opened under the rules if it was adopted: while its volume and its
-            // marker are looked up it stays as it was found. One that was just started is closed by its files, and those
-            // let no member attach yet.
+            // An engine that this loop has just met was opened under the rules if it lets clients in: while its volume and its
+            // marker are looked up it stays as it was found. One that does not may let no member attach yet either.
             (Some(_), Gate::Closed { why: GateClosed::Starting | GateClosed::MarkerNotAcked })
                 if self.writer.stays_as_found(orders) =>
             {

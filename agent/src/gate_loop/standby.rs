@@ -287,7 +287,7 @@ impl<E: Engine> GateLoop<E> {
             Ok(promoted) => {
                 info!(%term, from = %promoted.from, start = %promoted.start, "promoted");
                 if status.in_recovery {
-                    self.writer = Writer::promoted();
+                    self.writer = Writer::new();
                     self.standby.state = State::Unknown;
                 }
                 Ok(())

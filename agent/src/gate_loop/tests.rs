@@ -69,8 +69,11 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let mut engine = Fake::new();
-        engine.running = true;
+        Self::of(Fake { running: true, ..Fake::new() })
+    }
+
+    /// An agent that adopts `engine`.
+    fn of(engine: Fake) -> Self {
         let (send_orders, receive_orders) = watch::channel(GateOrders::default());
         let (send, report) = watch::channel(GateReport::unknown());
         let (_handle, gate) = GateLoop::new(engine, no_hands(), receive_orders, send);

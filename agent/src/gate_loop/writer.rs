@@ -70,8 +70,8 @@ pub(super) struct Writer {
     pub(super) marker: Marker,
     /// `None` while that is not known.
     applied: Option<InForce>,
-    /// Whether this loop promoted it: nobody was let in yet.
-    promoted: bool,
+    /// Whether it was found to let clients in when nothing was put in force yet; `None` while that is not known.
+    found_open: Option<bool>,
     catch_up: BTreeMap<Member, CatchUp<Lsn>>,
     changing: Option<Changing>,
 }
@@ -80,23 +80,20 @@ impl Writer {
     /// Of a server that was not looked at yet.
     pub(super) fn new() -> Self {
         let (catch_up, changing) = (BTreeMap::new(), None);
-        Self { marker: Marker::Due, applied: None, promoted: false, catch_up, changing }
-    }
-
-    /// Of a server that this loop has just promoted.
-    pub(super) fn promoted() -> Self {
-        Self { promoted: true, ..Self::new() }
+        Self { marker: Marker::Due, applied: None, found_open: None, catch_up, changing }
     }
 
     pub(super) fn is_settled(&self) -> bool {
         self.marker == Marker::Acked && self.changing.is_none()
     }
 
-    /// Whether a closed gate is left as it was found: nothing was put in force yet, on a server that another agent's life
-    /// started, or that nobody needs to attach to.
+    /// Whether the gate is left as it was found until the marker is acked: nothing was put in force yet, on a server that may
+    /// serve clients, or that nobody needs to attach to. One that serves nobody may be of an agent that died before it let
+    /// its members attach, and without them no marker is ever acked.
     pub(super) fn stays_as_found(&self, orders: &GateOrders) -> bool {
         let waits_for_members = matches!(&self.marker, Marker::Written { quorum, .. } if quorum.k > 0);
-        self.applied.is_none() && !((orders.fresh || self.promoted) && waits_for_members)
+        let serves_nobody = orders.fresh || self.found_open == Some(false);
+        self.applied.is_none() && !(serves_nobody && waits_for_members)
     }
 
     /// Whose acks commits are to wait for.
@@ -137,6 +134,9 @@ impl<E: Engine> GateLoop<E> {
             Marker::Acked => {}
             Marker::Due => self.write_marker(orders, report).await?,
             Marker::Written { quorum, at } => self.see_marker(&quorum, at).await?,
+        }
+        if matches!(self.writer.marker, Marker::Written { .. }) && self.writer.found_open.is_none() {
+            self.writer.found_open = Some(self.engine.lets_clients_in().await?);
         }
         self.look_at_streams(orders, report).await
     }

@@ -199,6 +199,11 @@ impl Engine for Postgres {
         })
     }
 
+    async fn lets_clients_in(&mut self) -> Result<bool, EngineError> {
+        let let_in = gate::lets_in(&self.setup.layout, self.setup.deadlines.query).await;
+        let_in.map_err(|err| of_session("look whether clients are let in", err))
+    }
+
     async fn end_clients(&mut self, rule: &Rule) -> Result<u64, EngineError> {
         let doing = "end client sessions";
         self.session_for(doing).await?.terminate_clients(rule).await.map_err(|err| match err {

@@ -180,6 +180,11 @@ pub(super) async fn check_setting(
     }
 }
 
+/// Whether a client that comes now would be let in.
+pub(super) async fn lets_in(layout: &Layout, deadline: Duration) -> Result<bool, SessionError> {
+    Ok(matches!(probe(layout, deadline).await?, Probed::LetIn))
+}
+
 enum Probed {
     LetIn,
     KeptOut,

@@ -73,6 +73,22 @@ async fn with_a_voter() -> World {
 }
 
 #[tokio::test]
+async fn an_adopted_engine_that_lets_nobody_in_lets_its_members_attach() {
+    let mut engine = with_a_voter().await.gate.engine;
+    // The agent that promoted it, or started it, died before it had put anything in force.
+    engine.gate = Gate::Closed { why: GateClosed::Starting };
+    engine.admitted.clear();
+    engine.attached.clear();
+    engine.flushed.standbys.clear();
+    let mut world = World::of(engine);
+    let gate = world.settle(&orders()).await;
+    assert_eq!(gate, Gate::Closed { why: GateClosed::MarkerNotAcked });
+    assert!(world.gate.engine.admitted.contains(&named("b", 1)), "without it the marker is never acked");
+    attached(&mut world, &named("b", 1), FAR);
+    assert_eq!(world.settle(&orders()).await, OPEN);
+}
+
+#[tokio::test]
 async fn a_removed_member_is_expelled_before_the_rule_without_it_is_written() {
     let mut world = with_a_voter().await;
     attached(&mut world, &named("c", 1), FAR);
