@@ -5,6 +5,7 @@
 //! * Long work: [`jobs`] in workers, [`operations`] in the view; [`hands`] on a server that follows.
 //! * Outside: [`api`] over [`tls`], [`peers`], [`metrics`], [`fetch`] for recovery.
 //! * What lasts: [`ledger`] on the root disk, [`data`] on the volume.
+//! * In debug builds, `die_at`: dies where a test wants it to.
 
 pub mod api;
 pub mod bootstrap;
@@ -15,6 +16,8 @@ pub mod config;
 pub mod crew;
 pub mod daemon;
 pub mod data;
+#[cfg(debug_assertions)]
+mod die_at;
 pub mod disk;
 pub mod engine_actor;
 pub mod fetch;

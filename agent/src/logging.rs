@@ -2,7 +2,9 @@
 
 use std::io::{IsTerminal, stderr};
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _, fmt, registry};
 
 /// What others say about each single request is no change of state; callers tell of failures that matter. Comes before
 /// the configured filter, which may say otherwise.
@@ -14,11 +16,15 @@ const QUIETER: &str = "object_store=warn";
 /// When `filter` is not valid.
 pub fn start(filter: &str) -> Result<(), tracing_subscriber::filter::ParseError> {
     let filter = EnvFilter::builder().parse(format!("{QUIETER},{filter}"))?;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr);
-    if stderr().is_terminal() {
-        lines.with_target(false).init();
+    let lines = fmt::layer().with_writer(stderr);
+    let lines = if stderr().is_terminal() {
+        lines.with_target(false).with_filter(filter).boxed()
     } else {
-        lines.json().flatten_event(true).init();
-    }
+        lines.json().flatten_event(true).with_filter(filter).boxed()
+    };
+    let all = registry().with(lines);
+    #[cfg(debug_assertions)]
+    let all = all.with(crate::die_at::layer());
+    all.init();
     Ok(())
 }

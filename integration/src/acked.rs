@@ -66,6 +66,13 @@ impl History {
         self.outages(Duration::ZERO).into_iter().max_by_key(|gap| gap.until - gap.from)
     }
 
+    /// The longest time without acks that ended after `since`.
+    #[must_use]
+    pub fn longest_outage_after(&self, since: Instant) -> Duration {
+        let gaps = self.outages(Duration::ZERO).into_iter().filter(|gap| gap.until > since);
+        gaps.map(|gap| gap.until - gap.from).max().unwrap_or_default()
+    }
+
     /// Compares with `found`: how many times each id is in the table.
     #[must_use]
     pub fn audit(&self, found: &BTreeMap<i64, i64>) -> Audit {

@@ -4,6 +4,7 @@
 //! * [`site`]: one zone of it: the node, its disks, its daemon.
 //! * [`seen`]: what the nodes say, and whether they are whole together.
 //! * [`order`]: what an operator tells the cluster. [`by_hand`]: the same from outside, call by call.
+//! * [`insist`]: what an operator tells it until it is so, while agents die and are started again.
 //! * [`sessions`]: where sessions of clients end up.
 //! * [`books`]: everything that clients were told was committed, and its audit.
 //! * [`disk`]: disks that vanish, stall or fail.
@@ -13,6 +14,7 @@
 pub mod books;
 pub mod by_hand;
 pub mod disk;
+pub mod insist;
 pub mod order;
 pub mod seen;
 pub mod sessions;
@@ -238,6 +240,16 @@ impl Cluster {
         zones.iter().map(|zone| Ok((*zone, self.site(*zone)?.seen()?))).collect()
     }
 
+    /// Whether every node is a voter and follows the primary. Returns the primary's zone.
+    ///
+    /// # Errors
+    /// What is missing.
+    pub fn whole(&self) -> Result<Zone> {
+        let seen = self.seen()?;
+        ensure!(seen.len() == self.sites.len(), "only {} agents run", seen.len());
+        seen::whole(&seen, self.spec.k().unwrap_or(0))
+    }
+
     /// The zone of the primary: of the nodes that say that they are open, the one with the highest term.
     ///
     /// # Errors
@@ -260,13 +272,7 @@ impl Cluster {
     /// # Errors
     /// It does not come to that in time; the message says what is missing.
     pub async fn wait_for_three_voters(&self, within: Duration) -> Result<Zone> {
-        let k = self.spec.k().unwrap_or(0);
-        eventually("every node a voter", within, async || {
-            let seen = self.seen()?;
-            ensure!(seen.len() == self.sites.len(), "only {} agents run", seen.len());
-            seen::whole(&seen, k)
-        })
-        .await
+        eventually("every node a voter", within, async || self.whole()).await
     }
 
     /// Waits until the node of `zone` has another volume than `old`: until then a cluster that has lost it may still look
@@ -385,7 +391,7 @@ impl Cluster {
         let kept = installation::workspace().join("target").join(folder);
         fs::create_dir_all(&kept).context("make a folder for logs")?;
         for site in self.sites() {
-            for log in ["daemon.log", "state/log/engine.log"] {
+            for log in ["daemon.log", "state/log/engine.log", "holdfast.log"] {
                 let from = site.node.folder.join(log);
                 let name = Path::new(log).file_name().context("a log has a name")?.to_string_lossy();
                 if from.exists() {

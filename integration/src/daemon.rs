@@ -74,6 +74,14 @@ impl Daemon {
         self.process.pid()
     }
 
+    /// Whether it was killed, by whomever.
+    ///
+    /// # Errors
+    /// It ended in another way.
+    pub fn was_killed(&mut self) -> Result<bool> {
+        self.process.ended_by(Signal::SIGKILL).with_context(|| self.last_words())
+    }
+
     /// The end of its log, for the message of a failure.
     #[must_use]
     pub fn last_words(&self) -> String {

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs::OpenOptions;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -94,6 +95,16 @@ impl Background {
             anyhow::bail!("{} ended with {status}", self.name);
         }
         Ok(())
+    }
+
+    /// Whether it was ended by `signal`.
+    ///
+    /// # Errors
+    /// It ended in another way; the message carries how.
+    pub fn ended_by(&mut self, signal: Signal) -> Result<bool> {
+        let Some(status) = self.child.try_wait().context("wait for a child")? else { return Ok(false) };
+        ensure!(status.signal() == Some(signal as i32), "{} ended with {status}", self.name);
+        Ok(true)
     }
 
     /// Sends `signal`.

@@ -1,8 +1,8 @@
 //! The words of the project as types: parsed once at the edge, pure, no I/O, no async runtime.
 //!
 //! Everything that crosses a crate boundary and means something is named here: who ([`ids`]), which reign
-//! ([`rule`]), how far ([`position`]), on which disk ([`volume`]), in what state ([`status`]), in what company ([`peer`]), and on whose
-//! word ([`vouch`]), and how a file of ours is framed ([`record`]).
+//! ([`rule`]), how far ([`position`]), on which disk ([`volume`]), in what state ([`status`]), in what company ([`peer`]), by which steps
+//! that changes ([`step`]), on whose word ([`vouch`]), and how a file of ours is framed ([`record`]).
 //!
 //! Not here: reading or writing anything, wire formats (`proto`), SQL (`engine`).
 
@@ -14,6 +14,7 @@ pub mod record;
 pub mod rule;
 pub mod size;
 pub mod status;
+pub mod step;
 pub mod tick;
 pub mod volume;
 pub mod vouch;

@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use holdfast_model::peer::Part;
 use holdfast_model::status::{NodeView, Operation, OperationKind, OperationState};
+use holdfast_model::step;
 use holdfast_model::{Lsn, Member, NodeName, Rule, Term, Vouch};
 use holdfast_orchestrator::drive::{Driver, Failed, Members, NotSwitched, Refusal, Tries};
 use holdfast_orchestrator::{failover, switchover};
 use holdfast_replication::change::{self, Change};
 use holdfast_replication::choose::Certificate;
 use holdfast_replication::promise::Attempt;
-use tracing::info;
+use tracing::{debug, info};
 
 use super::control::{failed, refused};
 use super::vouched::note_outcome;
@@ -171,6 +172,7 @@ impl Node {
         refuse_change(&rule, &request.node, out)?;
         let held = self.gate_loop.hold_out(request.node.clone(), out, HOLD_OUT_WITHIN).await;
         held.map_err(|err| failed("remember who is held out", &err))?;
+        debug!(target: step::TARGET, step = step::change::REMEMBERED.name());
         self.wake.notify_one();
         let ticket = self.operations.begin(OperationKind::ChangeMember, "waiting for the rule to say so");
         self.operations.note_request(request.target.request.as_str(), ticket.id());

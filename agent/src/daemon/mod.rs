@@ -74,6 +74,8 @@ pub fn main(config: Config) -> anyhow::Result<()> {
     let http = bind("api.http", config.api.http)?;
     let users = places::Users::of(&config)?;
     places::prepare(&config, users.as_ref())?;
+    #[cfg(debug_assertions)]
+    crate::die_at::obey(&config.daemon.state_dir);
     let (link, mut child) = helper::start(&config.file).context("start the root helper")?;
     if let Some(users) = &users {
         places::become_daemon(users)?;

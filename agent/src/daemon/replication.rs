@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use holdfast_model::peer::{Part, PeerView};
 use holdfast_model::status::Gate;
+use holdfast_model::step;
 use holdfast_model::{Lsn, Member, Promise, Rule};
 use holdfast_replication::choose::{Certificate, Report};
 use holdfast_replication::promise::{self, Attempt, Promised, Standing};
 use tokio::time::{Instant, timeout};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::control::refused;
 use super::coordinate::newest_rule;
@@ -114,6 +115,7 @@ impl Node {
                 let promise = Promise { cluster, member: member.clone(), max_term: term, attempt: id };
                 desk.promise(promise).await.map_err(|err| unavailable("the disk", &err))?;
                 info!(%term, "term promised to whoever recruits for it");
+                debug!(target: step::TARGET, step = step::recruit::PROMISED.name());
             }
             Promised::Already => {}
         }
@@ -134,6 +136,7 @@ impl Node {
         let last_rule = stands.rules.first().map(|rule| rule.id);
         promise::recruit(Standing { member: &member, promise: facts.promise.as_ref(), last_rule }, attempt)?;
         let before = facts.promise.map(|promise| promise.max_term).filter(|term| *term < attempt.term);
+        debug!(target: step::TARGET, step = step::recruit::REPORTED.name());
         Ok(Report { member, rules: stands.rules, position: stands.position, promised_before: before })
     }
 
@@ -158,6 +161,7 @@ impl Node {
             let cluster = facts.identity.cluster_id.clone().ok_or_else(no_data)?;
             let record = DataRecord::Ready { cluster, reign: Some(term) };
             desk.write_data(record).await.map_err(|err| unavailable("the disk", &err))?;
+            debug!(target: step::TARGET, step = step::promote::RECORDED.name());
             self.wake.notify_one();
             self.gate_loop
                 .promote(term, PROMOTE_WITHIN)

@@ -17,6 +17,7 @@ use holdfast_engine::engine::{Engine, EngineError, Retry};
 use holdfast_engine::postgres::links::Upstream;
 use holdfast_engine::postgres::standby::receiver::Recruited;
 use holdfast_model::peer::Part;
+use holdfast_model::step;
 use holdfast_model::{Lsn, Member, Term};
 use holdfast_replication::chain::{self, Held};
 use tokio::time::Instant;
@@ -207,6 +208,7 @@ impl<E: Engine> GateLoop<E> {
             return Ok(());
         }
         info!(primary = %order.primary, term = %order.upstream.term, "following");
+        debug!(target: step::TARGET, step = step::follow::JUDGED.name());
         self.point_at(order).await
     }
 

@@ -13,11 +13,12 @@ use holdfast_engine::engine::{Engine, EngineError};
 use holdfast_engine::postgres::SyncStandbys;
 use holdfast_model::peer::Part;
 use holdfast_model::status::{Gate, GateClosed};
+use holdfast_model::step;
 use holdfast_model::{Lsn, Member, Rule};
 use holdfast_replication::catch_up::CatchUp;
 use holdfast_replication::change::{self, Change, Seen, Step, Underway};
 use holdfast_replication::quorum::{AckQuorum, open_rules};
-use tracing::info;
+use tracing::{debug, info};
 
 use super::orders::{GateOrders, GateReport};
 use super::{GateLoop, opening};
@@ -197,6 +198,7 @@ impl<E: Engine> GateLoop<E> {
         let at = self.engine.write_rules(&missing, &rule).await?;
         let missing = missing.iter().map(|rule| rule.id.term).collect::<Vec<_>>();
         info!(rule = %rule.id, position = %at, ?missing, "opening marker written");
+        debug!(target: step::TARGET, step = step::promote::MARKED.name());
         report.rule = Some(rule.clone());
         // A refounding is the one exception: whoever could have acked under the rules before it is lost.
         let open = if membership.opening.as_ref() == Some(&rule) { &[] } else { open_rules(&rules) };
@@ -210,6 +212,7 @@ impl<E: Engine> GateLoop<E> {
         let flushed = self.engine.flushed().await?;
         if flushed.acked(quorum).is_some_and(|acked| acked >= at) {
             info!(position = %at, "opening marker acked");
+            debug!(target: step::TARGET, step = step::promote::ACKED.name());
             self.writer.marker = Marker::Acked;
         }
         Ok(())
@@ -313,6 +316,7 @@ impl<E: Engine> GateLoop<E> {
         }
         let to = change::changed(from, what, status.flushed).map_err(|refused| refused.to_string())?;
         info!(from = %from.id, to = %to.id, change = describe(what), "changing the rule");
+        debug!(target: step::TARGET, step = step::change::BEGUN.name());
         let underway = Underway { from: from.clone(), to };
         let quorum = AckQuorum::of_open(&underway.to, std::slice::from_ref(&underway.from));
         let what = what.clone();
@@ -339,6 +343,7 @@ impl<E: Engine> GateLoop<E> {
             Step::Write(rule) => {
                 let at = self.engine.write_rules(&[], &rule).await?;
                 info!(rule = %rule.id, position = %at, "rule written");
+                debug!(target: step::TARGET, step = step::change::WRITTEN.name());
                 report.rule = Some(rule);
                 if let Some(changing) = &mut self.writer.changing {
                     changing.marker = Some(at);
@@ -348,6 +353,8 @@ impl<E: Engine> GateLoop<E> {
             Step::Wait => Ok(true),
             Step::Done => {
                 info!(rule = %changing.underway.to.id, "rule in force");
+                let done = if changing.confirms { step::change::CONFIRMED } else { step::change::HOLDS };
+                debug!(target: step::TARGET, step = done.name());
                 let start =
                     report.engine.as_ref().map_or(changing.underway.to.start, |status| status.flushed);
                 self.writer.changing = changing.confirmation(start);
@@ -377,6 +384,7 @@ impl<E: Engine> GateLoop<E> {
         if let Some(changing) = &mut self.writer.changing {
             changing.proven = true;
         }
+        debug!(target: step::TARGET, step = step::change::ENFORCED.name());
         Ok(())
     }
 

@@ -13,6 +13,7 @@ use holdfast_engine::postgres::gate::{self as gate_files, InstallError};
 use holdfast_engine::postgres::links::Links;
 use holdfast_engine::postgres::recovery::RecoveryError;
 use holdfast_model::status::{Gate, GateClosed, OperationKind};
+use holdfast_model::step;
 use holdfast_model::volume::{DeviceId, VolumeKind};
 use holdfast_model::{ByteCount, NodeName};
 use holdfast_storage::mount::Unmount;
@@ -141,6 +142,7 @@ impl Reconciler {
         let healthy = self.volume.disk().is_some_and(|disk| disk.health.is_healthy());
         let alone = self.node.gate.borrow().rule.as_ref().is_some_and(|rule| rule.k == 0);
         self.node.engine.stop(if healthy && alone { StopBy::Fast } else { StopBy::Immediate }).await;
+        debug!(target: step::TARGET, step = step::step_down::STOPPED.name());
     }
 
     /// Once a mount: XFS does not show that it was shut down, so the plan asks again and again.
@@ -284,6 +286,7 @@ impl Reconciler {
             let data_dir = self.node.setup.layout.data_dir.clone();
             let made = hands::make_standby(&self.node.helper, data_dir).await?;
             info!(removed = ?made.removed, "the engine will start as a standby");
+            debug!(target: step::TARGET, step = step::step_down::STANDBY.name());
         }
         Ok(())
     }

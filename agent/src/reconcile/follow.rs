@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use holdfast_agent_decide::members;
 use holdfast_engine::postgres::links::Upstream;
+use holdfast_model::step;
 use holdfast_model::{NodeName, Promise, Rule};
 use holdfast_proto::refusal::Reason;
 use holdfast_replication::promise::{self, Attempt, Promised, Standing};
@@ -33,6 +34,7 @@ impl Reconciler {
                 let cluster = facts.identity.cluster_id.ok_or(ActError::NoCluster)?;
                 desk.promise(Promise { cluster, member, max_term: term, attempt: id }).await?;
                 info!(%term, by = %rule.primary, "term promised: it reigns elsewhere");
+                debug!(target: step::TARGET, step = step::follow::PROMISED.name());
                 Ok(())
             }
             Ok(Promised::Already) => Ok(()),
@@ -63,10 +65,12 @@ impl Reconciler {
         let chain = asked.map_err(|source| ActError::Peer { node: node.clone(), source })?;
         if let Ok(Some(DataRecord::Ready { cluster, reign: Some(_) })) = desk.facts().data {
             desk.write_data(DataRecord::Ready { cluster, reign: None }).await?;
+            debug!(target: step::TARGET, step = step::follow::RESIGNED.name());
         }
         let upstream =
             Upstream { node: node.clone(), address: peer.engine, member: desk.member(), term: rule.id.term };
         self.follow = Some(FollowOrder { primary: rule.primary.clone(), upstream, chain: Arc::new(chain) });
+        debug!(target: step::TARGET, step = step::follow::ORDERED.name());
         self.tell_gate();
         Ok(())
     }

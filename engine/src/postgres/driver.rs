@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use holdfast_model::status::{Gate, Weakened};
+use holdfast_model::step;
 use holdfast_model::{ByteCount, ClusterName, Lsn, Member, NodeName, Rule, Term};
 use holdfast_replication::catch_up::Attachment;
+use tracing::debug;
 
 use super::backup::{BackupEnd, BackupError, BackupSession};
 use super::config::{self, ConfigError, Settings};
@@ -187,7 +189,12 @@ impl Engine for Postgres {
         }
         let render = self.setup.files(gate, sync, &self.links);
         let files = render.map_err(|errors| refused(doing, RenderError(errors)))?;
+        let (written, in_force) = match gate {
+            Gate::Closed { .. } => (step::gate::CLOSED_WRITTEN, step::gate::CLOSED),
+            Gate::ReadOnly { .. } | Gate::Open { .. } => (step::gate::OPEN_WRITTEN, step::gate::OPEN),
+        };
         gate::install(&self.setup.layout, &files).map_err(|err| refused(doing, err))?;
+        debug!(target: step::TARGET, step = written.name());
         let layout = self.setup.layout.clone();
         let session = self.session_for(doing).await?;
         gate::settle(session, &layout, gate, sync).await.map_err(|err| match err {
@@ -196,7 +203,9 @@ impl Engine for Postgres {
             GateError::Files(_) | GateError::Setting { .. } | GateError::LetIn | GateError::KeptOut => {
                 refused(doing, err)
             }
-        })
+        })?;
+        debug!(target: step::TARGET, step = in_force.name());
+        Ok(())
     }
 
     async fn lets_clients_in(&mut self) -> Result<bool, EngineError> {

@@ -17,10 +17,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use holdfast_model::step::{self, expel};
 use holdfast_model::{Lsn, Member, NodeName};
 use holdfast_replication::catch_up::Attachment;
 use tokio::time::{self, Instant};
 use tokio_postgres::types::PgLsn;
+use tracing::debug;
 
 use super::layout::MEMBERS_ROLE;
 use super::links::slot_name;
@@ -152,6 +154,7 @@ impl Session {
              ALTER ROLE \"{member}\" NOLOGIN; END IF; END $$"
         );
         self.transact("take a member's login away", &sql).await.map_err(session)?;
+        debug!(target: step::TARGET, step = expel::LOCKED_OUT.name());
         let until = Instant::now() + deadline;
         loop {
             let left = self.end_connections(member).await.map_err(session)?;
@@ -163,7 +166,10 @@ impl Session {
             }
             time::sleep(POLL).await;
         }
-        self.drop_slot(member).await.map_err(session)
+        debug!(target: step::TARGET, step = expel::GONE.name());
+        self.drop_slot(member).await.map_err(session)?;
+        debug!(target: step::TARGET, step = expel::FORGOTTEN.name());
+        Ok(())
     }
 
     /// Ends every walsender that started before `reload`, which the caller has seen, and sees them gone. Standbys come

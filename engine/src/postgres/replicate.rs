@@ -6,7 +6,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use holdfast_model::step::{self, gate, recruit};
 use holdfast_model::{Member, Term};
+use tracing::debug;
 
 use super::config::ConfigError;
 use super::driver::{Postgres, RenderError, of_session, refused, unavailable};
@@ -29,6 +31,7 @@ impl Postgres {
         }
         let peer = |member: &Member| Peer { member: member.clone(), address: None, rewinds: false };
         self.links.peers = members.iter().map(peer).collect();
+        debug!(target: step::TARGET, step = gate::ADMITTED.name());
         Ok(())
     }
 
@@ -64,7 +67,10 @@ impl Postgres {
         let setup = self.setup.clone();
         let session = self.session_for("recruit").await?;
         receiver::detach(session, &setup, &[]).await.map_err(of_stop)?;
-        receiver::stop(session, hands, deadline).await.map_err(of_stop)
+        debug!(target: step::TARGET, step = recruit::DETACHED.name());
+        let recruited = receiver::stop(session, hands, deadline).await.map_err(of_stop)?;
+        debug!(target: step::TARGET, step = recruit::STILL.name());
+        Ok(recruited)
     }
 
     pub(super) async fn promote_standby(

@@ -1,8 +1,11 @@
 //! One zone of a cluster: its node, its disks, its daemon, and what can be done to them.
 
 use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
+use holdfast_model::step::Step;
 use nix::sys::signal::Signal;
 
 use super::disk::{self, Disk, Fate};
@@ -76,6 +79,46 @@ impl Site {
     /// Kills the daemon alone with SIGKILL; its engine goes on.
     pub fn kill_agent(&mut self) {
         self.daemon = None;
+    }
+
+    /// Starts the daemon again if it was killed, as an init system would. Not one that was ended by [`Self::kill_agent`].
+    ///
+    /// # Errors
+    /// It ended in another way, or does not start.
+    pub async fn revive(&mut self) -> Result<()> {
+        let Some(daemon) = &mut self.daemon else { return Ok(()) };
+        if daemon.was_killed()? {
+            self.start_agent().await?;
+        }
+        Ok(())
+    }
+
+    /// From now on the daemon dies when it has done `step`, once.
+    ///
+    /// # Errors
+    /// It cannot be told.
+    pub fn arm(&self, step: Step) -> Result<()> {
+        let aside = self.die_at().with_extension("tmp");
+        fs::write(&aside, step.name()).context("write the name of a step")?;
+        fs::rename(&aside, self.die_at()).context("arm a step")
+    }
+
+    /// Undoes [`Self::arm`].
+    ///
+    /// # Errors
+    /// It cannot be undone.
+    pub fn disarm(&self) -> Result<()> {
+        if self.is_armed() { fs::remove_file(self.die_at()).context("disarm a step") } else { Ok(()) }
+    }
+
+    /// Whether it was armed, and has not done the step yet.
+    #[must_use]
+    pub fn is_armed(&self) -> bool {
+        self.die_at().exists()
+    }
+
+    fn die_at(&self) -> PathBuf {
+        self.node.folder.join("state/die-at")
     }
 
     /// Stops the daemon with SIGTERM, if it runs; its engine goes on.

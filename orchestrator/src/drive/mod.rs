@@ -27,12 +27,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use holdfast_model::step::{self, Step, coordinate};
 use holdfast_model::{Lsn, Member, Rule, Tick};
 use holdfast_replication::choose::Certificate;
 use holdfast_replication::promise::{Attempt, Refused};
 use serde::{Deserialize, Serialize};
 use tokio::time::MissedTickBehavior;
 use tokio_util::task::TaskTracker;
+use tracing::debug;
 
 pub use members::Members;
 pub use took::Took;
@@ -342,6 +344,11 @@ impl Driver {
                     vec![]
                 }
             };
+            if course.stage() != stage
+                && let Some(done) = done(course.stage())
+            {
+                debug!(target: step::TARGET, step = done.name());
+            }
             carrying.carry(requests);
             if course.stage() != stage {
                 took.add(stage, now.millis_since(since));
@@ -417,6 +424,20 @@ fn another_has_begun(order: &failover::Order, stopped: &Stopped) -> bool {
         Stopped::PromotionRefused { refused, .. } => begun(refused),
         Stopped::NotChosen { refusals, .. } => refusals.iter().any(|(_, refused)| begun(refused)),
         Stopped::NotMissed { .. } | Stopped::NotPromoted { .. } | Stopped::NotOpened { .. } => false,
+    }
+}
+
+/// What is done when a stage begins.
+const fn done(stage: Stage) -> Option<Step> {
+    use failover::Stage as Forward;
+    match stage {
+        Stage::Nearing | Stage::Reopening | Stage::HandingOver(Forward::Voting) => None,
+        Stage::Closing => Some(coordinate::NEAR),
+        Stage::Draining => Some(coordinate::CLOSED),
+        Stage::HandingOver(Forward::Recruiting) => Some(coordinate::AGREED),
+        Stage::HandingOver(Forward::Promoting) => Some(coordinate::CHOSEN),
+        Stage::HandingOver(Forward::Opening) => Some(coordinate::BEGUN),
+        Stage::HandingOver(Forward::Ended) | Stage::Ended => Some(coordinate::ENDED),
     }
 }
 

@@ -7,9 +7,11 @@
 
 use std::time::Duration;
 
+use holdfast_model::step;
 use holdfast_model::{Lsn, Term};
 use tokio::time::{self, Instant};
 use tokio_postgres::types::PgLsn;
+use tracing::debug;
 
 use crate::postgres::Setup;
 use crate::postgres::SyncStandbys;
@@ -74,6 +76,7 @@ pub async fn follow(
     let links = Links { peers: peers.to_vec(), upstream: Some(upstream.clone()) };
     let files = setup.files(&readers, &SyncStandbys::Nobody, &links).map_err(FollowError::Render)?;
     gate::install(&setup.layout, &files).map_err(FollowError::Install)?;
+    debug!(target: step::TARGET, step = step::follow::WRITTEN.name());
     gate::reload(session).await.map_err(FollowError::Reload)?;
     let conninfo = setup.tls.as_ref().map_or_else(String::new, |tls| upstream.conninfo(tls));
     for (name, value) in [
@@ -83,12 +86,16 @@ pub async fn follow(
     ] {
         gate::check_setting(session, name, value).await.map_err(FollowError::Reload)?;
     }
+    debug!(target: step::TARGET, step = step::follow::LOADED.name());
     session.resume_replay().await.map_err(FollowError::Session)?;
     let until = Instant::now() + deadline;
     loop {
         // Behind the fork it first receives the rest of the older term.
         match session.following(upstream).await.map_err(FollowError::Session)? {
-            Some(following) if following.timeline == upstream.term => return Ok(following),
+            Some(following) if following.timeline == upstream.term => {
+                debug!(target: step::TARGET, step = step::follow::STREAMS.name());
+                return Ok(following);
+            }
             Some(_) | None => {}
         }
         if Instant::now() >= until {

@@ -23,8 +23,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use holdfast_model::step;
 use holdfast_model::{Lsn, Term};
 use tokio::time::{self, Instant};
+use tracing::debug;
 
 use super::Hands;
 use crate::engine::Cause;
@@ -196,7 +198,9 @@ pub async fn promote(
         return Err(PromoteError::Receives(receivers));
     }
     hands.ensure_files(&files).await.map_err(PromoteError::Hands)?;
+    debug!(target: step::TARGET, step = step::promote::PREPARED.name());
     session.ask_to_promote().await?;
+    debug!(target: step::TARGET, step = step::promote::ASKED.name());
     let until = Instant::now() + deadline;
     loop {
         let status = session.status().await.map_err(PromoteError::Session)?;
@@ -204,6 +208,7 @@ pub async fn promote(
             if status.timeline != term {
                 return Err(PromoteError::Timeline { found: status.timeline, to: term });
             }
+            debug!(target: step::TARGET, step = step::promote::BEGUN.name());
             return session.promoted(term).await;
         }
         if Instant::now() >= until {

@@ -33,9 +33,11 @@
 use std::time::Duration;
 
 use holdfast_model::status::{Gate, GateClosed};
+use holdfast_model::step::{self, recruit};
 use holdfast_model::{Lsn, Rule, Term};
 use tokio::time::{self, Instant};
 use tokio_postgres::types::PgLsn;
+use tracing::debug;
 
 use super::Hands;
 use crate::engine::Cause;
@@ -198,6 +200,11 @@ pub async fn stop(session: &Session, hands: &dyn Hands, deadline: Duration) -> R
         let (after, nudge) = next(step, Seen { receivers, replay });
         if after == Step::Done && step == Step::Done {
             return session.recruited().await.map_err(StopError::Session);
+        }
+        match (step, after) {
+            (Step::Sleep, Step::Pause) => debug!(target: step::TARGET, step = recruit::ASLEEP.name()),
+            (Step::Pause, Step::SleepAgain) => debug!(target: step::TARGET, step = recruit::PAUSED.name()),
+            (Step::Sleep | Step::Pause | Step::SleepAgain | Step::Done, _) => {}
         }
         step = after;
         session.nudge(nudge).await.map_err(StopError::Session)?;
