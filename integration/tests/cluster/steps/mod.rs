@@ -66,6 +66,7 @@ impl Death {
 #[derive(Debug, Default)]
 struct Outages(Vec<Duration>);
 
+#[expect(clippy::print_stdout, reason = "figures for whoever runs the tests")]
 impl Outages {
     /// Waits until the client is served, and notes how long it was not since the round began.
     async fn note(

@@ -157,7 +157,7 @@ async fn walk(name: &str, steps: &[Step], round: impl Fn(Step, usize) -> (How, D
 }
 
 const fn alternating(nth: usize) -> How {
-    if nth % 2 == 0 { How::Switchover } else { How::Failover }
+    if nth.is_multiple_of(2) { How::Switchover } else { How::Failover }
 }
 
 #[tokio::test(flavor = "multi_thread")]
