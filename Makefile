@@ -36,14 +36,15 @@ test: lint ## everything that CI runs
 
 # What has no random cases ran with `test`. A case of these is a whole backup and its restore, or the content of a disk.
 HEAVY := (package(holdfast-backup) & kind(test)) | test(only_zeros_are_blank)
-NO_CASES := package(holdfast-integration)
+NO_CASES := package(holdfast-integration) + package(holdfast-sim)
 # Each step of each protocol several times, with other members that die; tells the outages.
-STEPS := test(may_die_after_each_step)
+STEPS := package(holdfast-integration) & test(may_die_after_each_step)
 
 test-long: test ## what is too long for CI: run by hand before an issue is closed
 	PROPTEST_CASES=20000 $(CARGO) nextest run --locked --workspace --profile long -E 'not ($(HEAVY)) & not ($(NO_CASES))'
+	HOLDFAST_SIM_HISTORIES=1000000 $(CARGO) nextest run --locked --workspace --profile long -E 'package(holdfast-sim) & test(no_history)'
 	PROPTEST_CASES=250 $(CARGO) nextest run --locked --workspace --profile long -E '$(HEAVY)'
-	HOLDFAST_ROUNDS=4 $(CARGO) nextest run --locked --package holdfast-integration --profile long --no-capture -E '$(STEPS)'
+	HOLDFAST_ROUNDS=4 $(CARGO) nextest run --locked --workspace --profile long --no-capture -E '$(STEPS)'
 
 lint: ## formatting, clippy, dependency policy, documentation
 	@$(SETUP) packages tools
