@@ -23,6 +23,8 @@ pub(crate) enum Fault {
     KillAgent(usize),
     CrashEngine(usize),
     CrashMachine(usize),
+    /// Its engine stands still for so many milliseconds, and goes on as if nothing had been.
+    Freeze(usize, u64),
     LoseDisk(usize),
     /// A blank one is put in.
     ReplaceDisk(usize),
@@ -157,7 +159,7 @@ impl World {
 
     fn draw(&mut self, losses: &mut u64, at: Tick) -> Fault {
         let n = self.any_node();
-        match self.chance.below(20) {
+        match self.chance.below(21) {
             0 | 1 => Fault::KillAgent(n),
             2 | 3 => Fault::CrashEngine(n),
             4 => Fault::CrashMachine(n),
@@ -197,6 +199,7 @@ impl World {
                 self.at(back, Event::Fault(Fault::HoldOut { node: n, out: false }));
                 Fault::HoldOut { node: n, out: true }
             }
+            19 => Fault::Freeze(n, self.chance.between(300, 9_000)),
             _ => Fault::Backup,
         }
     }
@@ -236,6 +239,7 @@ impl World {
                 self.crash_server(n);
                 self.kill_agent(n);
             }
+            Fault::Freeze(n, ms) => self.freeze_server(n, ms),
             Fault::LoseDisk(n) => self.lose_disk(n),
             Fault::ReplaceDisk(n) => {
                 self.nodes[n].blank = self.nodes[n].disk.is_none();

@@ -11,6 +11,9 @@ use crate::engine::{Connected, name};
 use crate::log::Record;
 use crate::world::{Event, World};
 
+/// Before it is looked whether an engine that stands still takes what was sent to it.
+const FROZEN_MS: u64 = 50;
+
 /// What is carried.
 #[derive(Debug, Clone)]
 pub(crate) enum Body {
@@ -84,6 +87,10 @@ impl Body {
             | Self::Ask { .. }
             | Self::Answer { .. } => None,
         }
+    }
+
+    const fn is_of_engines(&self) -> bool {
+        matches!(self, Self::Attach { .. }) || self.stream().is_some()
     }
 
     /// Whether repeating it is something that networks and callers do.
@@ -188,6 +195,10 @@ impl World {
                 self.break_stream(from, to, stream);
             }
             return;
+        }
+        if body.is_of_engines() && self.is_frozen(to) {
+            let body = Box::new(Envelope { from, to, body });
+            return self.after(FROZEN_MS, Event::Deliver(body));
         }
         match body {
             Body::Attach { process, member, at, timeline } => {

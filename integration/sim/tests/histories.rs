@@ -29,11 +29,12 @@ fn replay(seed: u64) {
 const MANY: u64 = 5_000;
 
 /// What has to have happened at least once in so many histories.
-const SEEN: [(&str, u64); 40] = [
+const SEEN: [(&str, u64); 41] = [
     ("fault: agent killed", 3),
     ("fault: engine crashed", 3),
     ("fault: machine crashed", 8),
     ("fault: disk lost", 4),
+    ("fault: engine frozen", 8),
     ("fault: slow disk", 20),
     ("fault: partition", 4),
     ("fault: cut in one direction", 10),

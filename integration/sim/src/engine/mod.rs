@@ -170,17 +170,27 @@ impl World {
     }
 
     pub(crate) fn server_is_ready(&mut self, n: usize, id: u64) {
-        let crash_recovery = match &mut self.nodes[n].server {
-            Server::Alive(process) if process.id == id => {
-                process.ready = true;
-                !process.recovers
-            }
+        match &mut self.nodes[n].server {
+            Server::Alive(process) if process.id == id => process.ready = true,
             Server::Alive(_) | Server::Stopped { .. } | Server::Stopping { .. } => return,
-        };
-        if crash_recovery && let Some(files) = self.files_mut(n) {
-            files.durable = files.log.len();
         }
+        self.flush(n, id);
+        self.after(1, Event::Connect { n, process: id });
         self.wake(n);
+    }
+
+    /// It stands still: it neither answers, nor receives, nor flushes, and what is sent to it waits.
+    pub(crate) fn freeze_server(&mut self, n: usize, ms: u64) {
+        let Some(process) = self.process_mut(n) else { return };
+        process.ready = false;
+        let process = process.id;
+        self.counts.one("fault: engine frozen");
+        self.after(ms, Event::Ready { n, process });
+    }
+
+    /// Whether it is there and does not answer.
+    pub(crate) fn is_frozen(&self, n: usize) -> bool {
+        self.nodes[n].server.alive().is_some_and(|process| !process.ready)
     }
 
     /// The agent stops it: at once, and no waiter hears of success.

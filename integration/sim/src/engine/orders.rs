@@ -43,7 +43,14 @@ impl World {
         let files = self.files_mut(n).ok_or(Refused)?;
         let position = files.log.len();
         files.durable = position;
-        let (rule, timeline) = (files.log.newest_id(), files.log.timeline());
+        let rule = files.log.newest_id();
+        let mut timeline = files.log.timeline();
+        // It is known from the last restartpoint, which may lie some records back.
+        if self.chaos && self.chance.one_in(4) {
+            let back = self.chance.index(4) + 1;
+            let before = self.log(n).and_then(|log| log.get(position.saturating_sub(back)));
+            timeline = before.map_or(timeline, |record| record.timeline);
+        }
         Ok(Recruited { rule, timeline, position })
     }
 
