@@ -15,8 +15,8 @@ use std::collections::BTreeSet;
 
 use holdfast_model::peer::Part;
 use holdfast_model::status::{
-    BreachesView, DataView, EngineView, Gate, GateClosed, NodeView, Operation, OperationState, RepositoryView,
-    VolumeView, Weakened,
+    BreachesView, DataView, EngineView, Gate, GateClosed, NodeView, Operation, OperationState,
+    RepositoryView, VolumeView, Weakened,
 };
 use holdfast_model::{Member, Rule};
 use holdfast_proto::reply::{Blocker, Explanation};

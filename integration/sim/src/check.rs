@@ -160,7 +160,9 @@ impl World {
     }
 
     pub(crate) fn check_rule(&mut self, n: usize, rule: &Rule) {
-        let writer = self.oracle.writers.get(&rule.id.term);
+        // One that its reign never wrote, from whoever goes on from that.
+        let late = self.log(n).is_some_and(|log| rule.id.term < log.timeline());
+        let writer = self.oracle.writers.get(&rule.id.term).filter(|_| !late);
         if self.nodes[n].member() != Some(&rule.primary)
             || writer.is_some_and(|writer| *writer != rule.primary)
         {

@@ -118,8 +118,13 @@ impl World {
                 Some(Some(voter)) => Some(voter.member.clone()),
                 None => None,
             };
-        let order =
-            failover::Order { attempt, rule: self.taken_for_all(rule), prefer: vec![], without_votes };
+        let order = failover::Order {
+            attempt,
+            rule: self.taken_for_all(rule),
+            prefer: vec![],
+            without_votes,
+            until: None,
+        };
         let (course, order, requests, switches) = match candidate {
             None => {
                 let (course, requests) = Failover::begin(order.clone(), failover::Pace::default(), self.now);

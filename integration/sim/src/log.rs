@@ -130,6 +130,12 @@ impl Log {
         self.begins.iter().copied().find(|at| self.records[*at].timeline == term)
     }
 
+    /// Each term after `last` that the log is of, with where it begins.
+    pub(crate) fn reigns_after(&self, last: Term) -> Vec<(Term, Lsn)> {
+        let begins = self.begins.iter().map(|at| (self.records[*at].timeline, lsn(*at)));
+        begins.filter(|(term, _)| *term > last).collect()
+    }
+
     pub(crate) fn held_out(&self) -> BTreeSet<usize> {
         let mut out = BTreeSet::new();
         for at in &self.held {

@@ -24,7 +24,7 @@ use std::rc::Rc;
 
 use holdfast_model::peer::{Part, PeerView};
 use holdfast_model::status::{
-    DataView, EngineView, Gate, GateClosed, LogView, NodeView, RepositoryView, VolumeView,
+    BreachesView, DataView, EngineView, Gate, GateClosed, LogView, NodeView, RepositoryView, VolumeView,
 };
 use holdfast_model::{Incarnation, Member, NodeName, Promise, Rule, Term, Tick, Zone};
 use holdfast_replication::change::Change;
@@ -262,6 +262,7 @@ impl World {
             peers: self.nodes.iter().enumerate().filter_map(silent).collect(),
             repository: RepositoryView::Unknown,
             log: LogView::default(),
+            breaches: BreachesView::default(),
             operations: vec![],
             reason: String::new(),
         }

@@ -81,6 +81,7 @@ fn said(agent: &Agent) -> PeerSaid {
         gate: view.gate.clone(),
         part: view.part.clone(),
         flushed,
+        shipped: None,
     }
 }
 

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use holdfast_model::peer::Part;
 use holdfast_model::status::{Gate, GateClosed};
-use holdfast_model::{Member, Rule};
+use holdfast_model::{Lsn, Member, Rule, Term};
 use holdfast_replication::catch_up::{Attachment, CatchUp};
 use holdfast_replication::change::{self, Change, Seen, Step, Underway};
 use holdfast_replication::quorum::{AckQuorum, open_rules};
@@ -149,19 +149,18 @@ impl World {
         let (rules, newest) = (log.newest_rules(), log.newest_rule().cloned());
         report.rule = newest;
         let (Some(status), Some(membership)) = (report.engine, &orders.member) else { return };
-        let branch =
-            rules.first().filter(|newest| is_promotion(membership, status, newest)).and_then(|newest| {
-                if self.mutates(Mutant::StartAtRulelessReign) {
-                    log.began(status.timeline)
-                } else {
-                    log.left(newest.id.term)
-                }
-            });
-        let Some(rule) = opening(membership, status, rules.first(), branch) else { return };
+        let promoted = rules.first().filter(|newest| is_promotion(membership, status, newest));
+        let mut reigns = promoted.map(|newest| log.reigns_after(newest.id.term)).unwrap_or_default();
+        if self.mutates(Mutant::StartAtRulelessReign) {
+            reigns = reigns.pop().into_iter().collect();
+        }
+        let Some(due) = opening(membership, status, rules.first(), &reigns) else { return };
         if self.cut_here(agent) {
             return;
         }
-        let Ok(at) = self.write_rule(n, process, &rule) else { return };
+        // One transaction: all of them are there, or none.
+        let Some(Ok(at)) = due.iter().map(|rule| self.write_rule(n, process, rule)).last() else { return };
+        let Some(rule) = due.last().cloned() else { return };
         report.rule = Some(Rc::new(rule.clone()));
         if self.cut_here(agent) {
             return;
@@ -392,18 +391,18 @@ fn opening(
     membership: &Membership,
     status: Status,
     newest: Option<&Rule>,
-    branch: Option<usize>,
-) -> Option<Rule> {
+    reigns: &[(Term, Lsn)],
+) -> Option<Vec<Rule>> {
     let promise = membership.promise.as_ref().filter(|promise| promise.member == membership.member)?;
     if promise.max_term != status.timeline {
         return None;
     }
     let newest = newest?;
     if is_promotion(membership, status, newest) {
-        return Some(change::promoted(newest, &membership.member, promise.max_term, lsn(branch?)));
+        return Some(change::promoted_through(newest, &membership.member, reigns));
     }
     resume::may_resume(promise, newest, &membership.member, Flushing::Strong).ok()?;
-    change::resumed(newest, status.flushed).ok()
+    Some(vec![change::resumed(newest, status.flushed).ok()?])
 }
 
 fn is_promotion(membership: &Membership, status: Status, newest: &Rule) -> bool {
