@@ -19,14 +19,14 @@ const FROZEN_MS: u64 = 50;
 pub(crate) enum Body {
     /// A standby logs in.
     Attach {
-        process: u64,
+        attempt: u64,
         member: Member,
         at: usize,
         timeline: Term,
     },
     /// It may.
     Attached {
-        process: u64,
+        attempt: u64,
         connected: Connected,
     },
     /// Log, from a position on.
@@ -201,10 +201,10 @@ impl World {
             return self.after(FROZEN_MS, Event::Deliver(body));
         }
         match body {
-            Body::Attach { process, member, at, timeline } => {
-                self.attach(to, from, (process, member, at, timeline))
+            Body::Attach { attempt, member, at, timeline } => {
+                self.attach(to, from, (attempt, member, at, timeline))
             }
-            Body::Attached { process, connected } => self.attached(to, process, connected),
+            Body::Attached { attempt, connected } => self.attached(to, attempt, connected),
             Body::Log { stream, from, records } => self.receive(to, stream, from, records),
             Body::Flushed { stream, at } => self.take_ack(to, stream, at),
             Body::AskStatus { life, asked } => self.tell_status(to, from, life, asked),

@@ -53,6 +53,8 @@ pub(crate) struct Sender {
 /// Where a standby receives from.
 #[derive(Debug, Clone)]
 pub(crate) struct Receiver {
+    /// Another one each time it is pointed anywhere: what an earlier connection brings is none of this one's.
+    pub(crate) attempt: u64,
     pub(crate) upstream: usize,
     /// The member that it logs in as.
     pub(crate) member: Member,

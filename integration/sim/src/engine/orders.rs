@@ -68,7 +68,12 @@ impl World {
         {
             return Ok(());
         }
-        server.receiver = Some(Receiver { upstream, member: member.clone(), stream: None });
+        let receiver = Receiver { attempt: 0, upstream, member: member.clone(), stream: None };
+        self.next_id += 1;
+        let attempt = self.next_id;
+        if let Some(server) = self.process_mut(n) {
+            server.receiver = Some(Receiver { attempt, ..receiver });
+        }
         self.after(1, Event::Connect { n, process });
         Ok(())
     }

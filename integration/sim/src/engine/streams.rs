@@ -26,14 +26,14 @@ impl World {
         };
         let Some(log) = self.log(n) else { return };
         let (at, timeline) = (log.len(), log.timeline());
-        let body = Body::Attach { process, member: receiver.member, at, timeline };
+        let body = Body::Attach { attempt: receiver.attempt, member: receiver.member, at, timeline };
         self.send(n, receiver.upstream, body);
         self.after(AGAIN_MS, Event::Connect { n, process });
     }
 
     /// A standby asks to be sent log from `at` on.
     pub(crate) fn attach(&mut self, n: usize, from: usize, asked: (u64, Member, usize, Term)) {
-        let (process, member, at, timeline) = asked;
+        let (attempt, member, at, timeline) = asked;
         let Some(server) = self.process(n) else { return };
         let admitted = !server.recovers && server.admitted.contains(&member);
         let durable = self.files(n).map_or(0, |files| files.durable);
@@ -48,18 +48,16 @@ impl World {
         let timeline = server.timeline;
         server.senders.retain(|sender| sender.member != member);
         server.senders.push(Sender { stream, node: from, member, sent: at, flushed: at });
-        self.send(n, from, Body::Attached { process, connected: Connected { stream, timeline } });
+        self.send(n, from, Body::Attached { attempt, connected: Connected { stream, timeline } });
         self.say(|| format!("{} receives from {} at {at}", name(from), name(n)));
         self.send_log(n);
         self.release(n);
     }
 
-    pub(crate) fn attached(&mut self, n: usize, process: u64, connected: Connected) {
-        let Some(server) = self.process_mut(n).filter(|server| server.id == process && server.recovers)
-        else {
-            return;
-        };
-        if let Some(receiver) = &mut server.receiver {
+    pub(crate) fn attached(&mut self, n: usize, attempt: u64, connected: Connected) {
+        let Some(server) = self.process_mut(n).filter(|server| server.recovers) else { return };
+        let receiver = server.receiver.as_mut().filter(|receiver| receiver.attempt == attempt);
+        if let Some(receiver) = receiver {
             receiver.stream = Some(connected);
             self.wake_gate(n);
         }
