@@ -38,7 +38,7 @@ pub(crate) struct Call {
 #[derive(Debug, Clone)]
 enum Waits {
     /// Promised; the engine is to be a standby.
-    Standby(Attempt),
+    Standby(Attempt, Member),
     Rule(Term),
     Closed,
     Position(usize),
@@ -134,7 +134,8 @@ impl World {
                 return self.answer(n, back.0, back.1, Answered::Declined(refused.into()));
             }
             Ok(Promised::Now(Attempt { term, id })) => {
-                let promise = Promise { cluster: self.cluster.clone(), member, max_term: term, attempt: id };
+                let (cluster, member) = (self.cluster.clone(), member.clone());
+                let promise = Promise { cluster, member, max_term: term, attempt: id };
                 if !self.persist_promise(n, agent, promise) {
                     return;
                 }
@@ -142,7 +143,7 @@ impl World {
             Ok(Promised::Already) => {}
         }
         self.wake_soon(n, agent);
-        self.wait(agent, back, Waits::Standby(attempt), STANDBY_MS);
+        self.wait(agent, back, Waits::Standby(attempt, member), STANDBY_MS);
     }
 
     /// The engine is a standby: it holds still, and its log is told.
@@ -263,7 +264,11 @@ impl World {
 
     fn waited(&mut self, n: usize, agent: &mut Agent, what: &Waits) -> Option<Answered> {
         match what {
-            Waits::Standby(attempt) => {
+            // Another disk is another member: what was promised on the one before says nothing about the log of this one.
+            Waits::Standby(_, member) if agent.mounted.as_ref() != Some(member) => {
+                Some(Answered::Declined(unavailable()))
+            }
+            Waits::Standby(attempt, _) => {
                 let recovers = agent.report.engine.is_some_and(|engine| engine.recovers);
                 recovers.then(|| self.report_recruit(n, agent, *attempt))
             }
