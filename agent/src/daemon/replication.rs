@@ -122,8 +122,12 @@ impl Node {
         self.wake.notify_one();
         let recovers = |report: &GateReport| report.engine.as_ref().is_some_and(|engine| engine.in_recovery);
         self.gate_shows(STANDBY_WITHIN, "the engine", recovers).await?;
-        let stands = match self.gate_loop.recruit(attempt.term, RECRUIT_WITHIN).await {
+        let stands = match self.gate_loop.recruit(member.clone(), attempt.term, RECRUIT_WITHIN).await {
             Ok(stands) => stands,
+            // The server is that of another incarnation by now.
+            Err(err) if self.member_desk()?.member() != member => {
+                return Err(unavailable("the member", &err));
+            }
             Err(err) => {
                 // It may still receive: stopped at once, and started again by files without an upstream.
                 warn!(error = %Chain(&err), "not recruited in time, stopping the engine");
@@ -164,7 +168,7 @@ impl Node {
             debug!(target: step::TARGET, step = step::promote::RECORDED.name());
             self.wake.notify_one();
             self.gate_loop
-                .promote(term, PROMOTE_WITHIN)
+                .promote(member.clone(), term, PROMOTE_WITHIN)
                 .await
                 .map_err(|err| unavailable("the engine", &err))?;
             self.wake.notify_one();

@@ -234,12 +234,12 @@ impl<E: Engine> GateLoop<E> {
     /// What a caller waits for. Whoever does not wait any more asks again.
     async fn command(&mut self, command: Command, orders: &GateOrders) {
         match command {
-            Command::Recruit { term, reply } => {
-                let done = self.recruit(term, orders).await;
+            Command::Recruit { member, term, reply } => {
+                let done = self.recruit(member, term, orders).await;
                 drop(reply.send(done.map_err(|err| Chain(&err).to_string())));
             }
-            Command::Promote { term, reply } => {
-                let done = self.promote(term, orders).await;
+            Command::Promote { member, term, reply } => {
+                let done = self.promote(&member, term, orders).await;
                 drop(reply.send(done.map_err(|err| Chain(&err).to_string())));
             }
             Command::Drain { reply } => {

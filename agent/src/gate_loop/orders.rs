@@ -129,10 +129,10 @@ pub struct Standing {
 /// What is done between two turns, on behalf of a caller that waits for it. Each may be asked again.
 #[derive(Debug)]
 pub(super) enum Command {
-    /// Receive nothing more below this term, which is promised; say how far the log goes.
-    Recruit { term: Term, reply: oneshot::Sender<Result<Standing, String>> },
-    /// Begin this term, which is promised and on the volume.
-    Promote { term: Term, reply: oneshot::Sender<Result<(), String>> },
+    /// As this member: receive nothing more below this term, which is promised; say how far the log goes.
+    Recruit { member: Member, term: Term, reply: oneshot::Sender<Result<Standing, String>> },
+    /// As this member: begin this term, which is promised and on the volume.
+    Promote { member: Member, term: Term, reply: oneshot::Sender<Result<(), String>> },
     /// The gate is held closed: end whoever is still in; say where the log ends once nobody is.
     Drain { reply: oneshot::Sender<Result<Lsn, String>> },
     /// Hold a node out, or not any more.
@@ -160,20 +160,25 @@ pub enum CommandError {
 pub struct GateHandle(pub(super) mpsc::Sender<Command>);
 
 impl GateHandle {
-    /// Recruits the server: see [`holdfast_engine::Engine::recruit`]. The term is promised.
+    /// Recruits the server of `member`, which has promised the term: see [`holdfast_engine::Engine::recruit`].
     ///
     /// # Errors
-    /// [`CommandError`].
-    pub async fn recruit(&self, term: Term, within: Duration) -> Result<Standing, CommandError> {
-        self.ask(within, |reply| Command::Recruit { term, reply }).await
+    /// [`CommandError`], also when another member's server runs by now: its log is another one.
+    pub async fn recruit(
+        &self,
+        member: Member,
+        term: Term,
+        within: Duration,
+    ) -> Result<Standing, CommandError> {
+        self.ask(within, |reply| Command::Recruit { member, term, reply }).await
     }
 
-    /// Begins a term on a recruited server.
+    /// Begins a term on the recruited server of `member`.
     ///
     /// # Errors
-    /// [`CommandError`].
-    pub async fn promote(&self, term: Term, within: Duration) -> Result<(), CommandError> {
-        self.ask(within, |reply| Command::Promote { term, reply }).await
+    /// [`CommandError`], also when another member's server runs by now.
+    pub async fn promote(&self, member: Member, term: Term, within: Duration) -> Result<(), CommandError> {
+        self.ask(within, |reply| Command::Promote { member, term, reply }).await
     }
 
     /// Ends clients behind a gate that is held closed.

@@ -8,7 +8,7 @@
 //! * `nobody_is_followed_below_a_recruit` (I3).
 //! * `a_stream_that_an_earlier_agent_began_goes_on`.
 //! * `a_follow_that_broke_is_asked_for_again`.
-//! * `another_incarnation_is_not_bound_by_a_recruit`.
+//! * `another_incarnation_is_not_bound_by_a_recruit`, and `a_recruit_is_not_answered_by_another_incarnation` (I7).
 //! * `a_follower_keeps_log_that_is_not_shipped`.
 
 use std::time::Duration;
@@ -255,10 +255,15 @@ impl<E: Engine> GateLoop<E> {
         }
     }
 
-    /// Recruits the server for a term that is promised.
-    pub(super) async fn recruit(&mut self, term: Term, orders: &GateOrders) -> Result<Standing, EngineError> {
-        let unknown = EngineError::Order("recruit: no volume is known");
-        let member = orders.member.as_ref().map(|membership| membership.member.clone()).ok_or(unknown)?;
+    /// Recruits the server of `member` for a term that it promised. Its disk may have been replaced since: then the log that
+    /// is here now is none that it ever acked (I7).
+    pub(super) async fn recruit(
+        &mut self,
+        member: Member,
+        term: Term,
+        orders: &GateOrders,
+    ) -> Result<Standing, EngineError> {
+        is_still(&member, orders)?;
         let floor = self.standby.floor_of(&member).map_or(term, |floor| floor.max(term));
         self.standby.floor = Some((member, floor));
         let position = match &self.standby.state {
@@ -277,7 +282,13 @@ impl<E: Engine> GateLoop<E> {
     }
 
     /// Begins a term on a server that was recruited for it. Its marker is written by the next turn.
-    pub(super) async fn promote(&mut self, term: Term, orders: &GateOrders) -> Result<(), EngineError> {
+    pub(super) async fn promote(
+        &mut self,
+        member: &Member,
+        term: Term,
+        orders: &GateOrders,
+    ) -> Result<(), EngineError> {
+        is_still(member, orders)?;
         let process = orders.process.ok_or(EngineError::Order("promote: no engine runs"))?;
         let status = self.engine.status().await?;
         if status.in_recovery && !matches!(self.standby.state, State::Still(_)) {
@@ -299,5 +310,14 @@ impl<E: Engine> GateLoop<E> {
                 Err(err)
             }
         }
+    }
+}
+
+/// Whether the volume that the orders are about is still that member's.
+fn is_still(member: &Member, orders: &GateOrders) -> Result<(), EngineError> {
+    match &orders.member {
+        Some(membership) if membership.member == *member => Ok(()),
+        Some(_) => Err(EngineError::Order("another member's volume is there by now")),
+        None => Err(EngineError::Order("no volume is known")),
     }
 }

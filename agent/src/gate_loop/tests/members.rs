@@ -207,7 +207,7 @@ async fn nobody_is_followed_below_a_recruit() {
     let (mut world, orders) = standby().await;
     world.settle(&orders).await;
     assert!(follows(&world));
-    let stands = world.gate.recruit(Term::new(3).unwrap(), &orders).await.unwrap();
+    let stands = world.gate.recruit(member(), Term::new(3).unwrap(), &orders).await.unwrap();
     assert_eq!((stands.rules.len(), world.gate.engine.upstream.clone()), (1, None));
     // The order is older than the recruit.
     world.settle(&orders).await;
@@ -221,7 +221,7 @@ async fn nobody_is_followed_below_a_recruit() {
 async fn another_incarnation_is_not_bound_by_a_recruit() {
     let (mut world, orders) = standby().await;
     world.settle(&orders).await;
-    world.gate.recruit(Term::new(3).unwrap(), &orders).await.unwrap();
+    world.gate.recruit(member(), Term::new(3).unwrap(), &orders).await.unwrap();
     world.settle(&orders).await;
     assert_eq!(world.gate.engine.upstream, None);
     // The disk is lost with the promise, and another one comes back with the cluster's log.
@@ -230,6 +230,21 @@ async fn another_incarnation_is_not_bound_by_a_recruit() {
     let again = Membership { member, promise, ..membership(2) };
     world.settle(&GateOrders { process: process(3), member: Some(again), ..orders }).await;
     assert!(follows(&world), "{:?}", part(&world));
+}
+
+#[tokio::test]
+async fn a_recruit_is_not_answered_by_another_incarnation() {
+    let (mut world, orders) = standby().await;
+    world.settle(&orders).await;
+    // While the recruited member's server was waited for, its disk was replaced, and the new one came up with restored log.
+    let again = Membership { member: named("a", 2), ..membership(3) };
+    let orders = GateOrders { process: process(3), member: Some(again), follow: None, ..orders };
+    world.settle(&orders).await;
+    let term = Term::new(3).unwrap();
+    let refused = world.gate.recruit(member(), term, &orders).await.unwrap_err();
+    assert_eq!(refused.to_string(), "another member's volume is there by now");
+    assert!(world.gate.promote(&member(), term, &orders).await.is_err());
+    assert!(world.gate.engine.recovers, "and it began no term");
 }
 
 #[tokio::test]
@@ -258,8 +273,8 @@ async fn a_promoted_member_opens_by_a_rule_that_begins_where_it_left_the_chain()
     let term = Term::new(3).unwrap();
     let still = GateOrders { follow: None, member: Some(membership(3)), ..orders };
     world.settle(&still).await;
-    let end = world.gate.recruit(term, &still).await.unwrap().position;
-    world.gate.promote(term, &still).await.unwrap();
+    let end = world.gate.recruit(member(), term, &still).await.unwrap().position;
+    world.gate.promote(&member(), term, &still).await.unwrap();
     world.settle(&still).await;
     assert_eq!(world.gate.engine.rules.len(), 1, "nothing on the volume says that it reigns");
     let reigns = Membership { reign: Some(term), ..membership(3) };
@@ -274,8 +289,8 @@ async fn a_reign_without_a_rule_gets_it_with_the_next_one() {
     let (mut world, orders) = standby().await;
     let still = GateOrders { follow: None, member: Some(membership(2)), ..orders };
     world.settle(&still).await;
-    let left = world.gate.recruit(Term::new(2).unwrap(), &still).await.unwrap().position;
-    world.gate.promote(Term::new(2).unwrap(), &still).await.unwrap();
+    let left = world.gate.recruit(member(), Term::new(2).unwrap(), &still).await.unwrap().position;
+    world.gate.promote(&member(), Term::new(2).unwrap(), &still).await.unwrap();
     // Its process ends before the rule is written, with log of the new term behind it.
     let engine = &mut world.gate.engine;
     engine.recovers = true;
@@ -283,8 +298,8 @@ async fn a_reign_without_a_rule_gets_it_with_the_next_one() {
     let still = GateOrders { process: process(2), member: Some(membership(5)), ..still };
     world.settle(&still).await;
     let term = Term::new(5).unwrap();
-    let end = world.gate.recruit(term, &still).await.unwrap().position;
-    world.gate.promote(term, &still).await.unwrap();
+    let end = world.gate.recruit(member(), term, &still).await.unwrap().position;
+    world.gate.promote(&member(), term, &still).await.unwrap();
     let reigns = Membership { reign: Some(term), ..membership(5) };
     assert_eq!(world.settle(&GateOrders { member: Some(reigns), ..still }).await, Gate::Open { term });
     let begun = world.gate.engine.rules.iter().map(|rule| (rule.id.term.number(), rule.start));
