@@ -10,6 +10,7 @@
 //! Invariants, each a test below or in `tests/model`:
 //! * `a_promotion_changes_nothing_but_the_primary` (I6).
 //! * `a_reign_that_wrote_no_rule_gets_one_from_whoever_goes_on_from_it`.
+//! * `a_change_that_was_never_acked_stays_in_sight` (I4).
 //! * `a_change_is_in_force_only_after_its_marker_is_acked_under_both_rules` (I8).
 //! * `a_change_that_would_stop_writes_is_refused` (I14).
 
@@ -102,6 +103,31 @@ pub fn promoted_through(newest: &Rule, chosen: &Member, reigns: &[(Term, Lsn)]) 
         rules.push(promoted(rules.last().unwrap_or(newest), chosen, *term, *start));
     }
     rules
+}
+
+/// What is written where `next` is to follow on `open`, the newest rules of a log that may be open, newest first: `next`, which
+/// says what the newest of them says, and before it what the other one says, unless U under the newest is U under that as well.
+///
+/// Whoever recruits takes the newest two rules of a log for open. Were `next` written alone over a change that nobody had acked
+/// yet, those two would both be the change, and the rule that is really in force would be out of sight: members that it names
+/// and the change does not could begin a reign that the next recruits never meet. The simulation found an acked write lost so.
+///
+/// # Errors
+/// [`Refused::VersionsUsedUp`].
+pub fn carrying(open: &[Rule], next: Rule) -> Result<Vec<Rule>, Refused> {
+    match open {
+        [newest, other] if !covers(newest, other) => {
+            let first = Rule { k: other.k, voters: other.voters.clone(), ..next.clone() };
+            let second = Rule { id: next_version(&next)?, previous: Some(next.id), ..next };
+            Ok(vec![first, second])
+        }
+        _ => Ok(vec![next]),
+    }
+}
+
+/// Whether U under `rule` is U under `other`: nobody is out of its sight, and no commit needs fewer acks.
+fn covers(rule: &Rule, other: &Rule) -> bool {
+    rule.k <= other.k && other.voters.iter().all(|voter| rule.voters.contains(voter))
 }
 
 /// The rule with which a primary goes on after a restart of its engine. See [`crate::resume`].
@@ -245,6 +271,40 @@ mod tests {
         let chain = [std::slice::from_ref(&old), &rules[..]].concat();
         assert!(crate::chain::may_follow(held(Lsn::from_offset(250)), &chain).is_err());
         assert!(crate::chain::may_follow(held(Lsn::from_offset(100)), &chain).is_ok());
+    }
+
+    #[test]
+    fn a_change_that_was_never_acked_stays_in_sight() {
+        let wide = rule(1, &["a:x", "b:y", "c:z", "d:w"]);
+        let narrow = changed(&wide, &Change::Remove(member("d")), START).unwrap();
+        // It writes the change, is restarted before anybody acks it, and goes on.
+        let open = [narrow.clone(), wide.clone()];
+        let written = carrying(&open, resumed(&narrow, START).unwrap()).unwrap();
+        let said: Vec<_> = written.iter().map(|rule| (rule.id, rule.voters.len(), rule.previous)).collect();
+        assert_eq!(said, [(id(1, 3), 4, Some(narrow.id)), (id(1, 4), 3, Some(id(1, 3)))]);
+        // Meanwhile d reigns by the wide rule, and is acked by b: a and c must not be enough to begin another reign.
+        let mut rules = written.clone();
+        rules.reverse();
+        let report = |name: &str, rules: &[Rule]| crate::choose::Report {
+            member: member(name),
+            rules: rules.to_vec(),
+            position: 9,
+            promised_before: None,
+        };
+        let attempt = crate::promise::Attempt { term: Term::new(4).unwrap(), id: 1 };
+        let reports = vec![report("a", &rules), report("c", std::slice::from_ref(&wide))];
+        let refused = crate::choose::choose(attempt, reports, &[]).unwrap_err();
+        assert!(
+            matches!(&refused, crate::choose::Refused::NotRevoked { rule, .. } if *rule == id(1, 3)),
+            "{refused}"
+        );
+        // Where both say the same, or the newest one more, there is nothing to carry.
+        let again = resumed(&written[1], START).unwrap();
+        assert_eq!(carrying(&[written[1].clone(), narrow.clone()], again.clone()).unwrap(), [again]);
+        let wider = resumed(&wide, START).unwrap();
+        assert_eq!(carrying(&[wide.clone(), narrow.clone()], wider.clone()).unwrap(), [wider]);
+        let stricter = Rule { k: 2, ..narrow.clone() };
+        assert_eq!(carrying(&[stricter.clone(), narrow], stricter).unwrap().len(), 2);
     }
 
     #[test]

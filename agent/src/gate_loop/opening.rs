@@ -6,25 +6,30 @@
 //! * Promotion: this member was promoted to the term that it promised, its timeline is there, and no rule of it yet. Terms in
 //!   between of which the log holds something, and no rule, get theirs with it.
 //!
+//! A change that was under way stays in sight: see [`change::carrying`].
+//!
 //! Everything else writes nothing, and the gate stays closed.
 
 use holdfast_engine::engine::EngineStatus;
 use holdfast_model::{Lsn, Member, Rule, RuleId, Term, Voter, VoterKind, Zone};
 use holdfast_replication::change;
+use holdfast_replication::quorum::open_rules;
 use holdfast_replication::resume::{self, Flushing};
 
 use super::Membership;
 
-/// The rule to write, and before it, in the same transaction, those that are missing; or none.
+/// The rule to write, and before it, in the same transaction, those that are missing; or none. `newest_first` are the
+/// newest two in the log.
 ///
 /// `reigns` are the terms after the newest rule's, up to the server's, with where each begins: asked for only when
 /// [`is_promotion`].
 pub(super) fn rules(
     membership: &Membership,
     status: &EngineStatus,
-    newest: Option<&Rule>,
+    newest_first: &[Rule],
     reigns: &[(Term, Lsn)],
 ) -> Option<(Vec<Rule>, Rule)> {
+    let (newest, open) = (newest_first.first(), open_rules(newest_first));
     let promised =
         membership.promise.as_ref().filter(|promise| promise.member == membership.member)?.max_term;
     if promised != status.term {
@@ -38,9 +43,15 @@ pub(super) fn rules(
         (Some(newest), _) if is_promotion(membership, status, newest) => {
             let mut rules = change::promoted_through(newest, &membership.member, reigns);
             let last = rules.pop().filter(|rule| rule.id.term == promised)?;
+            rules.extend(change::carrying(open, last).ok()?);
+            let last = rules.pop()?;
             return Some((rules, last));
         }
-        (Some(newest), _) => resumed(membership, status.flushed, newest),
+        (Some(newest), _) => {
+            let mut rules = change::carrying(open, resumed(membership, status.flushed, newest)?).ok()?;
+            let last = rules.pop()?;
+            return Some((rules, last));
+        }
     };
     Some((Vec::new(), rule?))
 }

@@ -75,13 +75,15 @@ pub(super) struct Writer {
     found_open: Option<bool>,
     catch_up: BTreeMap<Member, CatchUp<Lsn>>,
     changing: Option<Changing>,
+    /// The opening rule, if the one before it says something else: it is written once more when it is acked.
+    confirm: Option<Rule>,
 }
 
 impl Writer {
     /// Of a server that was not looked at yet.
     pub(super) fn new() -> Self {
-        let (catch_up, changing) = (BTreeMap::new(), None);
-        Self { marker: Marker::Due, applied: None, found_open: None, catch_up, changing }
+        let catch_up = BTreeMap::new();
+        Self { marker: Marker::Due, applied: None, found_open: None, catch_up, changing: None, confirm: None }
     }
 
     pub(super) fn is_settled(&self) -> bool {
@@ -193,11 +195,13 @@ impl<E: Engine> GateLoop<E> {
             }
             (_, _) => Vec::new(),
         };
-        let rules_due = opening::rules(membership, status, report.rule.as_ref(), &reigns);
+        let rules_due = opening::rules(membership, status, &rules, &reigns);
         let Some((missing, rule)) = rules_due else { return Ok(()) };
         let at = self.engine.write_rules(&missing, &rule).await?;
-        let missing = missing.iter().map(|rule| rule.id.term).collect::<Vec<_>>();
-        info!(rule = %rule.id, position = %at, ?missing, "opening marker written");
+        let before = missing.iter().map(|rule| rule.id.to_string()).collect::<Vec<_>>();
+        info!(rule = %rule.id, position = %at, ?before, "opening marker written");
+        let differs = |before: &Rule| (before.k, &before.voters) != (rule.k, &rule.voters);
+        self.writer.confirm = missing.last().filter(|before| differs(before)).map(|_| rule.clone());
         debug!(target: step::TARGET, step = step::promote::MARKED.name());
         report.rule = Some(rule.clone());
         // A refounding is the one exception: whoever could have acked under the rules before it is lost.
@@ -214,6 +218,7 @@ impl<E: Engine> GateLoop<E> {
             info!(position = %at, "opening marker acked");
             debug!(target: step::TARGET, step = step::promote::ACKED.name());
             self.writer.marker = Marker::Acked;
+            self.writer.changing = self.writer.confirm.take().and_then(|rule| Changing::again(rule, at));
         }
         Ok(())
     }
@@ -403,6 +408,14 @@ impl<E: Engine> GateLoop<E> {
 }
 
 impl Changing {
+    /// `rule`, which is in force, once more.
+    fn again(rule: Rule, start: Lsn) -> Option<Self> {
+        let to = change::resumed(&rule, start).ok()?;
+        let (quorum, what) = (AckQuorum::of(&to), Change::SetK(rule.k));
+        let underway = Underway { from: rule, to };
+        Some(Self { what, confirms: true, underway, quorum, proven: false, marker: None })
+    }
+
     /// The same rule again, after one that changed something.
     fn confirmation(&self, start: Lsn) -> Option<Self> {
         if self.confirms {

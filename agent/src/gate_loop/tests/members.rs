@@ -1,5 +1,6 @@
 //! Members of a server that writes, and a server in recovery.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use holdfast_engine::postgres::SyncStandbys;
@@ -304,4 +305,37 @@ async fn a_reign_without_a_rule_gets_it_with_the_next_one() {
     assert_eq!(world.settle(&GateOrders { member: Some(reigns), ..still }).await, Gate::Open { term });
     let begun = world.gate.engine.rules.iter().map(|rule| (rule.id.term.number(), rule.start));
     assert_eq!(begun.collect::<Vec<_>>(), [(1, Lsn::ZERO), (2, left), (5, end)]);
+}
+
+#[tokio::test]
+async fn a_change_that_was_not_acked_before_a_restart_stays_in_sight() {
+    let mut world = with_a_voter().await;
+    attached(&mut world, &named("c", 1), FAR);
+    let admit: BTreeSet<_> = [named("c", 1)].into();
+    let add = GateOrders { admit: admit.clone(), change: Some(Change::Add(voter("c", 1))), ..orders() };
+    world.settle(&add).await;
+    world.settle(&add).await;
+    let remove = GateOrders { change: Some(Change::Remove(named("b", 1))), ..orders() };
+    world.gate.engine.flushed.standbys.insert(named("c", 1), Lsn::from_offset(1));
+    world.settle(&remove).await;
+    // Restarted before c acks it.
+    world.gate.engine.crash();
+    world.gate.engine.running = true;
+    attached(&mut world, &named("c", 1), 1);
+    let again = GateOrders { process: process(2), ..orders() };
+    world.settle(&again).await;
+    let voters = |world: &World, newest: usize| {
+        let said = world.gate.engine.rules.iter().rev().map(|rule| rule.voters.len());
+        said.take(newest).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        voters(&world, 3),
+        [2, 3, 2],
+        "the change, what may be in force without it, and the change as it was"
+    );
+    // Once that is acked the newest two say the same.
+    world.gate.engine.flushed.standbys.insert(named("c", 1), Lsn::from_offset(FAR));
+    world.settle(&again).await;
+    assert_eq!(world.settle(&again).await, OPEN);
+    assert_eq!(voters(&world, 2), [2, 2]);
 }

@@ -54,6 +54,7 @@ pub(crate) struct Writer {
     promoted: bool,
     catch_up: BTreeMap<Member, CatchUp<usize>>,
     changing: Option<Changing>,
+    confirm: Option<Rule>,
 }
 
 impl Writer {
@@ -64,6 +65,7 @@ impl Writer {
             promoted: false,
             catch_up: BTreeMap::new(),
             changing: None,
+            confirm: None,
         }
     }
 
@@ -154,7 +156,7 @@ impl World {
         if self.mutates(Mutant::StartAtRulelessReign) {
             reigns = reigns.pop().into_iter().collect();
         }
-        let Some(due) = opening(membership, status, rules.first(), &reigns) else { return };
+        let Some(due) = opening(membership, status, &rules, &reigns) else { return };
         if self.cut_here(agent) {
             return;
         }
@@ -165,6 +167,9 @@ impl World {
         if self.cut_here(agent) {
             return;
         }
+        let differs = |before: &&Rule| (before.k, &before.voters) != (rule.k, &rule.voters);
+        let before = due.len().checked_sub(2).and_then(|at| due.get(at));
+        agent.writer.confirm = before.filter(differs).map(|_| rule.clone());
         let open = if self.mutates(Mutant::ListFromUnackedMarker) { &[] } else { open_rules(&rules) };
         let quorum = AckQuorum::of_open(&rule, open);
         agent.writer.marker = Marker::Written { quorum: quorum.clone(), at };
@@ -175,6 +180,8 @@ impl World {
         let early = self.mutates(Mutant::OpenBeforeAcked);
         if early || self.acked_by(n, quorum).is_some_and(|acked| acked >= at) {
             agent.writer.marker = Marker::Acked;
+            agent.writer.changing =
+                agent.writer.confirm.take().and_then(|rule| Changing::again(rule, lsn(at)));
         }
     }
 
@@ -390,19 +397,22 @@ impl World {
 fn opening(
     membership: &Membership,
     status: Status,
-    newest: Option<&Rule>,
+    newest_first: &[Rule],
     reigns: &[(Term, Lsn)],
 ) -> Option<Vec<Rule>> {
     let promise = membership.promise.as_ref().filter(|promise| promise.member == membership.member)?;
     if promise.max_term != status.timeline {
         return None;
     }
-    let newest = newest?;
+    let (newest, open) = (newest_first.first()?, open_rules(newest_first));
     if is_promotion(membership, status, newest) {
-        return Some(change::promoted_through(newest, &membership.member, reigns));
+        let mut rules = change::promoted_through(newest, &membership.member, reigns);
+        let last = rules.pop()?;
+        rules.extend(change::carrying(open, last).ok()?);
+        return Some(rules);
     }
     resume::may_resume(promise, newest, &membership.member, Flushing::Strong).ok()?;
-    Some(vec![change::resumed(newest, status.flushed).ok()?])
+    change::carrying(open, change::resumed(newest, status.flushed).ok()?).ok()
 }
 
 fn is_promotion(membership: &Membership, status: Status, newest: &Rule) -> bool {
@@ -410,6 +420,13 @@ fn is_promotion(membership: &Membership, status: Status, newest: &Rule) -> bool 
 }
 
 impl Changing {
+    fn again(rule: Rule, start: holdfast_model::Lsn) -> Option<Self> {
+        let to = change::resumed(&rule, start).ok()?;
+        let (quorum, what) = (AckQuorum::of(&to), Change::SetK(rule.k));
+        let underway = Underway { from: rule, to };
+        Some(Self { what, confirms: true, underway, quorum, proven: false, marker: None })
+    }
+
     fn confirmation(&self, start: holdfast_model::Lsn) -> Option<Self> {
         if self.confirms {
             return None;
