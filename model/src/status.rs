@@ -204,6 +204,20 @@ pub enum EngineView {
     },
 }
 
+impl EngineView {
+    /// Where its log ends on the disk, while it answers.
+    #[must_use]
+    pub const fn flushed(&self) -> Option<Lsn> {
+        match self {
+            Self::Running { flushed, .. } => Some(*flushed),
+            Self::Stopped { .. }
+            | Self::Starting { .. }
+            | Self::Stopping { .. }
+            | Self::Unkillable { .. } => None,
+        }
+    }
+}
+
 /// The cluster's place in object storage as last seen.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "repository", rename_all = "snake_case")]

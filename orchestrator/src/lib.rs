@@ -3,6 +3,7 @@
 //!
 //! * [`failover`]: one attempt at another primary, from the votes of those who miss the old one to an open gate.
 //! * [`switchover`]: the same in peace: nothing is interrupted before the candidate is near, and taken back if it fails.
+//! * [`course`]: either of them, for whoever carries requests.
 //! * [`drive`]: runs either to its end over a trait that carries requests.
 //!
 //! Safety does not rest here: every member judges by its own promise and its own log what it takes part in (see
@@ -11,6 +12,7 @@
 //!
 //! Not here: how a request travels (the agent), and noticing by itself that a failover is due.
 
+pub mod course;
 pub mod drive;
 pub mod failover;
 pub mod switchover;

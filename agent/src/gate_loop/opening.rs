@@ -35,25 +35,22 @@ pub(super) fn rules(
     if promised != status.term {
         return None;
     }
-    let rule = match (newest, &membership.opening) {
+    let mut rules = match (newest, &membership.opening) {
         (_, Some(opening)) if newest.is_none_or(|newest| newest.id < opening.id) => {
-            (opening.id.term == promised && opening.primary == membership.member).then(|| opening.clone())
+            let ours = opening.id.term == promised && opening.primary == membership.member;
+            ours.then(|| vec![opening.clone()])?
         }
-        (None, _) => (promised == Term::FIRST).then(|| first(&membership.member, &membership.zone)),
+        (None, _) => (promised == Term::FIRST).then(|| vec![first(&membership.member, &membership.zone)])?,
         (Some(newest), _) if is_promotion(membership, status, newest) => {
             let mut rules = change::promoted_through(newest, &membership.member, reigns);
             let last = rules.pop().filter(|rule| rule.id.term == promised)?;
             rules.extend(change::carrying(open, last).ok()?);
-            let last = rules.pop()?;
-            return Some((rules, last));
+            rules
         }
-        (Some(newest), _) => {
-            let mut rules = change::carrying(open, resumed(membership, status.flushed, newest)?).ok()?;
-            let last = rules.pop()?;
-            return Some((rules, last));
-        }
+        (Some(newest), _) => change::carrying(open, resumed(membership, status.flushed, newest)?).ok()?,
     };
-    Some((Vec::new(), rule?))
+    let last = rules.pop()?;
+    Some((rules, last))
 }
 
 /// Whether the server was promoted to the term that this member promised and began, and has no rule of it yet.

@@ -200,8 +200,9 @@ impl<E: Engine> GateLoop<E> {
         let at = self.engine.write_rules(&missing, &rule).await?;
         let before = missing.iter().map(|rule| rule.id.to_string()).collect::<Vec<_>>();
         info!(rule = %rule.id, position = %at, ?before, "opening marker written");
-        let differs = |before: &Rule| (before.k, &before.voters) != (rule.k, &rule.voters);
-        self.writer.confirm = missing.last().filter(|before| differs(before)).map(|_| rule.clone());
+        // Only what is carried is of the same term, and says something else.
+        let carries = missing.last().is_some_and(|before| before.id.term == rule.id.term);
+        self.writer.confirm = carries.then(|| rule.clone());
         debug!(target: step::TARGET, step = step::promote::MARKED.name());
         report.rule = Some(rule.clone());
         // A refounding is the one exception: whoever could have acked under the rules before it is lost.

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_model::peer::{Part, PeerSaid, PeerView};
-use holdfast_model::status::{EngineView, NodeView, VolumeView};
+use holdfast_model::status::{NodeView, VolumeView};
 use holdfast_model::{ClusterName, Member, NodeName, Rule, Tick, Zone};
 use holdfast_proto::convert::Wire as _;
 use holdfast_proto::v1;
@@ -215,20 +215,13 @@ fn said(view: &NodeView) -> PeerSaid {
         | VolumeView::Blank { .. }
         | VolumeView::Unmounted { .. } => None,
     };
-    let flushed = match &view.engine {
-        EngineView::Running { flushed, .. } => Some(*flushed),
-        EngineView::Stopped { .. }
-        | EngineView::Starting { .. }
-        | EngineView::Stopping { .. }
-        | EngineView::Unkillable { .. } => None,
-    };
     PeerSaid {
         member,
         rule: view.rule.clone(),
         promised: view.promise.as_ref().map(|promise| promise.max_term),
         gate: view.gate.clone(),
         part: view.part.clone(),
-        flushed,
+        flushed: view.engine.flushed(),
         shipped: view.log.shipped,
     }
 }

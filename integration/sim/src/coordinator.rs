@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use holdfast_model::status::NodeView;
 use holdfast_model::{Lsn, Member, Rule, Term, Tick};
+use holdfast_orchestrator::course::{Answer, Course, Request};
 use holdfast_orchestrator::drive::Tries;
 use holdfast_orchestrator::failover::{self, Declined, Failover, Stopped, Vote};
 use holdfast_orchestrator::switchover::{self, Switchover};
@@ -59,14 +60,6 @@ enum Asked {
     Close,
     Await,
     Reopen,
-}
-
-type Request = switchover::Request<Lsn>;
-type Answer = switchover::Answer<Lsn>;
-
-enum Course {
-    Failover(Box<Failover<Lsn>>),
-    Switchover(Box<Switchover<Lsn>>),
 }
 
 struct Out {
@@ -421,48 +414,5 @@ fn heard(asked: Asked, answered: Answered) -> Option<Answer> {
             | Asked::Reopen,
             _,
         ) => None,
-    }
-}
-
-impl Course {
-    const fn has_ended(&self) -> bool {
-        match self {
-            Self::Failover(failover) => failover.end().is_some(),
-            Self::Switchover(switchover) => switchover.end().is_some(),
-        }
-    }
-
-    const fn gate_of(&self) -> Option<&Member> {
-        match self {
-            Self::Failover(failover) => failover.gate_of(),
-            Self::Switchover(switchover) => switchover.gate_of(),
-        }
-    }
-
-    fn wake_at(&self) -> Tick {
-        match self {
-            Self::Failover(failover) => failover.wake_at(),
-            Self::Switchover(switchover) => switchover.wake_at(),
-        }
-    }
-
-    fn heard(&mut self, from: &Member, answer: Answer, now: Tick) -> Vec<Request> {
-        match (self, answer) {
-            (Self::Switchover(switchover), answer) => switchover.heard(from, answer, now),
-            (Self::Failover(failover), Answer::Failover(answer)) => {
-                failover.heard(from, answer, now).into_iter().map(Request::Failover).collect()
-            }
-            (
-                Self::Failover(_),
-                Answer::Near(_) | Answer::Closed(_) | Answer::Holds(_) | Answer::Reopened,
-            ) => vec![],
-        }
-    }
-
-    fn tick(&mut self, now: Tick) -> Vec<Request> {
-        match self {
-            Self::Failover(failover) => failover.tick(now).into_iter().map(Request::Failover).collect(),
-            Self::Switchover(switchover) => switchover.tick(now),
-        }
     }
 }

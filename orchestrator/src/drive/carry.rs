@@ -11,12 +11,8 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::task::TaskTracker;
 
 use super::members::Members;
-use crate::{failover, switchover};
-
-/// What the wider of the two cores asks; the narrower one's requests are among them.
-pub(super) type Request = switchover::Request<Lsn>;
-/// What it is answered.
-pub(super) type Answer = switchover::Answer<Lsn>;
+use crate::course::{Answer, Request};
+use crate::failover;
 
 /// What a member is asked, without the details: those do not change within one attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

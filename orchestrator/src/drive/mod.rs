@@ -39,9 +39,10 @@ use tracing::debug;
 pub use members::Members;
 pub use took::Took;
 
+use crate::course::{Answer, Course, Request};
 use crate::failover::{self, Failover, Stopped};
 use crate::switchover::{self, Kept, Stage, Switchover};
-use carry::{Answer, Carrying, Request};
+use carry::Carrying;
 
 /// Time between two looks at the gate of whoever has begun the term.
 const GATE_EVERY: Duration = Duration::from_millis(100);
@@ -169,12 +170,6 @@ impl fmt::Debug for Driver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Driver").finish_non_exhaustive()
     }
-}
-
-/// What is driven.
-enum Course {
-    Failover(Box<Failover<Lsn>>),
-    Switchover(Box<Switchover<Lsn>>),
 }
 
 /// What happened.
@@ -357,56 +352,6 @@ impl Driver {
             }
         }
         course
-    }
-}
-
-impl Course {
-    fn stage(&self) -> Stage {
-        match self {
-            Self::Failover(failover) => Stage::HandingOver(failover.stage()),
-            Self::Switchover(switchover) => switchover.stage(),
-        }
-    }
-
-    const fn has_ended(&self) -> bool {
-        match self {
-            Self::Failover(failover) => failover.end().is_some(),
-            Self::Switchover(switchover) => switchover.end().is_some(),
-        }
-    }
-
-    const fn gate_of(&self) -> Option<&Member> {
-        match self {
-            Self::Failover(failover) => failover.gate_of(),
-            Self::Switchover(switchover) => switchover.gate_of(),
-        }
-    }
-
-    fn wake_at(&self) -> Tick {
-        match self {
-            Self::Failover(failover) => failover.wake_at(),
-            Self::Switchover(switchover) => switchover.wake_at(),
-        }
-    }
-
-    fn heard(&mut self, from: &Member, answer: Answer, now: Tick) -> Vec<Request> {
-        match (self, answer) {
-            (Self::Switchover(switchover), answer) => switchover.heard(from, answer, now),
-            (Self::Failover(failover), Answer::Failover(answer)) => {
-                failover.heard(from, answer, now).into_iter().map(Request::Failover).collect()
-            }
-            (
-                Self::Failover(_),
-                Answer::Near(_) | Answer::Closed(_) | Answer::Holds(_) | Answer::Reopened,
-            ) => vec![],
-        }
-    }
-
-    fn tick(&mut self, now: Tick) -> Vec<Request> {
-        match self {
-            Self::Failover(failover) => failover.tick(now).into_iter().map(Request::Failover).collect(),
-            Self::Switchover(switchover) => switchover.tick(now),
-        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! What agents hear of one another: each asks each peer about its status now and then. Mirrors `agent/src/peers/mod.rs`.
 
 use holdfast_model::peer::{Part, PeerSaid};
-use holdfast_model::status::{EngineView, Gate, NodeView};
+use holdfast_model::status::{Gate, NodeView};
 use holdfast_model::{Member, RuleId, Term};
 
 use super::Agent;
@@ -67,20 +67,13 @@ impl World {
 
 fn said(agent: &Agent) -> PeerSaid {
     let view: &NodeView = &agent.view;
-    let flushed = match &view.engine {
-        EngineView::Running { flushed, .. } => Some(*flushed),
-        EngineView::Stopped { .. }
-        | EngineView::Starting { .. }
-        | EngineView::Stopping { .. }
-        | EngineView::Unkillable { .. } => None,
-    };
     PeerSaid {
         member: agent.mounted.clone(),
         rule: view.rule.clone(),
         promised: view.promise.as_ref().map(|promise| promise.max_term),
         gate: view.gate.clone(),
         part: view.part.clone(),
-        flushed,
+        flushed: view.engine.flushed(),
         shipped: None,
     }
 }

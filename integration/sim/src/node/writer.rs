@@ -167,9 +167,8 @@ impl World {
         if self.cut_here(agent) {
             return;
         }
-        let differs = |before: &&Rule| (before.k, &before.voters) != (rule.k, &rule.voters);
-        let before = due.len().checked_sub(2).and_then(|at| due.get(at));
-        agent.writer.confirm = before.filter(differs).map(|_| rule.clone());
+        let carries = due.iter().rev().nth(1).is_some_and(|before| before.id.term == rule.id.term);
+        agent.writer.confirm = carries.then(|| rule.clone());
         let open = if self.mutates(Mutant::ListFromUnackedMarker) { &[] } else { open_rules(&rules) };
         let quorum = AckQuorum::of_open(&rule, open);
         agent.writer.marker = Marker::Written { quorum: quorum.clone(), at };
