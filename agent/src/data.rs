@@ -3,11 +3,12 @@
 //! It is on the volume because it is lost together with what it speaks of: a fresh disk has no record, so it has no
 //! data, whatever the ledger on the root disk remembers.
 //!
-//! Invariant: an engine starts only when the record says `Landed` or `Ready` (I15); the test is
+//! Invariant: an engine starts only when the record says `Landed`, `Ready` or `Rewinding` (I15); the test is
 //! `an_engine_never_starts_on_data_that_is_not_ready` in `decide`.
 
 use holdfast_model::record::RecordKind;
-use holdfast_model::{ClusterId, Lsn, Rule, Term};
+use holdfast_model::status::RewindStage;
+use holdfast_model::{ClusterId, Lsn, Member, Rule, Term};
 use serde::{Deserialize, Serialize};
 
 /// The frame of [`DataRecord`].
@@ -31,6 +32,8 @@ pub enum DataRecord {
     Landed(Refounding),
     /// Data of a member that joins a cluster which reigns elsewhere.
     Joining(Joining),
+    /// Whole, of a member whose log left the cluster's: a copy beside is to take its place.
+    Rewinding(Rewinding),
     /// Whole: the engine has opened it once as a member of the cluster.
     Ready {
         /// The cluster.
@@ -49,6 +52,7 @@ impl DataRecord {
             Self::Initialising { cluster, .. } | Self::Ready { cluster, .. } => cluster,
             Self::Restoring(refounding) | Self::Landed(refounding) => &refounding.cluster,
             Self::Joining(joining) => &joining.cluster,
+            Self::Rewinding(rewinding) => &rewinding.cluster,
         }
     }
 }
@@ -103,6 +107,22 @@ pub struct Landing {
     pub from: Term,
     /// Behind the last whole record of it: what comes after is received from the primary.
     pub end: Lsn,
+}
+
+/// A rewind under way. Until the copy has taken its place the data directory is what the member has, whatever becomes of the
+/// copy: given up, the member is as it was.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rewinding {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// Onto whose log.
+    pub primary: Member,
+    /// In which reign.
+    pub onto: Term,
+    /// What the data directory has beyond that log.
+    pub tail: Tail,
+    /// How far the copy is.
+    pub stage: RewindStage,
 }
 
 /// Log of a member that the cluster's chain does not have. Nobody was told that it is committed; people may want to know

@@ -32,7 +32,8 @@ pub fn render(view: &NodeView) -> String {
     one_hot(&mut registry, "disk", &healths, health, "How the data disk is doing");
     let engines = ["stopped", "starting", "running", "stopping", "unkillable"];
     one_hot(&mut registry, "engine", &engines, engine_word(&view.engine), "The engine's process");
-    let datas = ["unknown", "absent", "incomplete", "initialising", "restoring", "ready", "broken"];
+    let datas =
+        ["unknown", "absent", "incomplete", "initialising", "restoring", "ready", "rewinding", "broken"];
     one_hot(&mut registry, "data", &datas, data_word(&view.data), "The data directory");
 
     if let VolumeView::Mounted { space, .. } = &view.volume {
@@ -127,6 +128,7 @@ const fn data_word(data: &DataView) -> &'static str {
         DataView::Initialising => "initialising",
         DataView::Restoring { .. } => "restoring",
         DataView::Ready => "ready",
+        DataView::Rewinding { .. } => "rewinding",
         DataView::Broken { .. } => "broken",
     }
 }

@@ -113,9 +113,16 @@ pub trait Engine: Send {
     /// Ends clients that came in before the gate closed; returns how many. Refused while commits wait for acks.
     async fn end_clients(&mut self, rule: &Rule) -> Result<u64, EngineError>;
 
-    /// Lets these members attach, from the next [`Engine::apply_gate`] on: each has a login and a slot of its own. Only on
-    /// a server that writes.
-    async fn admit(&mut self, members: &BTreeSet<Member>) -> Result<(), EngineError>;
+    /// Lets these members attach, from the next [`Engine::apply_gate`] on: each has a login and a slot of its own. Those who
+    /// `borrow` may read its files besides, for a rewind. Only on a server that writes.
+    async fn admit(
+        &mut self,
+        members: &BTreeSet<Member>,
+        borrow: &BTreeSet<Member>,
+    ) -> Result<(), EngineError>;
+
+    /// The term of its last checkpoint: before that is its own, nobody can tell by its files that its reign has begun.
+    async fn checkpointed_in(&mut self) -> Result<Term, EngineError>;
 
     /// Sees that a member can neither attach nor ack any more. The list and the files in force do not name it.
     async fn expel(&mut self, member: &Member, deadline: Duration) -> Result<(), EngineError>;

@@ -42,6 +42,10 @@ pub struct Fake {
     pub upstream: Option<Upstream>,
     /// Who may attach.
     pub admitted: BTreeSet<Member>,
+    /// Who of them may read its files.
+    pub lends: BTreeSet<Member>,
+    /// The term of its last checkpoint.
+    pub checkpointed: Term,
     /// Nodes that are held out.
     pub held_out: BTreeSet<NodeName>,
     /// Settings that weaken its commits.
@@ -99,6 +103,8 @@ impl Fake {
             breaks_follow: false,
             upstream: None,
             admitted: BTreeSet::new(),
+            lends: BTreeSet::new(),
+            checkpointed: Term::FIRST,
             held_out: BTreeSet::new(),
             weakened: BTreeSet::new(),
             keeps_from: None,
@@ -188,10 +194,20 @@ impl Engine for Fake {
         Ok(self.rules.clone())
     }
 
-    async fn admit(&mut self, members: &BTreeSet<Member>) -> Result<(), EngineError> {
+    async fn admit(
+        &mut self,
+        members: &BTreeSet<Member>,
+        borrow: &BTreeSet<Member>,
+    ) -> Result<(), EngineError> {
         self.check_role("admit members", false)?;
         self.admitted.clone_from(members);
+        self.lends = members & borrow;
         Ok(())
+    }
+
+    async fn checkpointed_in(&mut self) -> Result<Term, EngineError> {
+        self.check("read the term of the last checkpoint")?;
+        Ok(self.checkpointed)
     }
 
     async fn expel(&mut self, member: &Member, _deadline: Duration) -> Result<(), EngineError> {

@@ -3,7 +3,7 @@
 //! What a peer said is never proof of anything: members judge by their own promise and their own log. It is what an agent
 //! goes by when it looks for the primary, for members to admit and for who misses the primary too.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +22,8 @@ pub enum Part {
         streams: BTreeMap<Member, Lsn>,
         /// What is being changed about its rule, e.g. `adding n2.4f…`, or why that does not go on.
         change: Option<String>,
+        /// Members that may read its files for a rewind now, its last checkpoint being of its own reign.
+        lends: BTreeSet<Member>,
     },
     /// It receives log.
     Follows {
@@ -40,7 +42,13 @@ pub enum Part {
         /// What is missing.
         why: String,
     },
-    /// Its log went another way than the cluster's: it is rebuilt once no rule counts on it.
+    /// Its log went another way than the cluster's: a copy of its data is brought back beside it, and takes its place. Until
+    /// then this member is what it was, and holds still for whoever recruits it.
+    Rewinds {
+        /// Onto whose log.
+        primary: Member,
+    },
+    /// Its log went another way than the cluster's, and it could not be rewound: it is rebuilt once no rule counts on it.
     Diverged {
         /// Where, and what it waits for.
         why: String,

@@ -141,11 +141,31 @@ pub enum DataView {
     },
     /// Whole, of this incarnation, fully verified.
     Ready,
+    /// Whole as well, with log that the cluster went without: a copy beside it is brought onto the log of a reign, and is to
+    /// take its place.
+    Rewinding {
+        /// The reign.
+        onto: Term,
+        /// How far the copy is.
+        stage: RewindStage,
+    },
     /// There is something that cannot be used.
     Broken {
         /// What is wrong with it.
         why: String,
     },
+}
+
+/// How far a copy is that is to take the place of data whose log left the cluster's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RewindStage {
+    /// It is made, and brought back; begun anew when that was cut off.
+    Copying,
+    /// Its engine replays what it takes to be whole. Nobody counts on it yet.
+    Replaying,
+    /// It is whole: it takes the place, or has.
+    Taking,
 }
 
 /// Bytes done of bytes expected, and what is being done.
@@ -307,6 +327,8 @@ pub enum OperationKind {
     Format,
     /// Restoring the node's data behind the newest rule, to follow those who serve.
     Join,
+    /// Bringing a copy of the node's data back onto the log of the primary.
+    Rewind,
     /// Making another member the primary, because the primary is gone.
     Failover,
     /// Making another member the primary while the primary serves.

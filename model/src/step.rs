@@ -163,6 +163,24 @@ protocol! {
 }
 
 protocol! {
+    /// A copy of a diverged member's data is brought back, and takes its place.
+    rewind {
+        /// The copy is made.
+        COPIED = "copied",
+        /// It was brought back, and would start as a standby.
+        REWOUND = "rewound",
+        /// The volume says that its server replays.
+        RECORDED = "recorded",
+        /// It is whole, and the data directory says that it is replaced.
+        MARKED = "marked",
+        /// The volume says that the copy takes the place.
+        WHOLE = "whole",
+        /// It has.
+        TAKEN = "taken",
+    }
+}
+
+protocol! {
     /// A node coordinates another primary; what follows a step was not asked of anybody yet.
     coordinate {
         /// The candidate is near.
@@ -191,6 +209,7 @@ mod tests {
         let protocols = [
             recruit::ALL,
             step_down::ALL,
+            rewind::ALL,
             promote::ALL,
             gate::ALL,
             follow::ALL,

@@ -304,7 +304,7 @@ fn a_member_is_not_streamed_to_twice() {
     let stream =
         |number| v1::part::Stream { member: format!("n2.{:032x}", number), flushed: "0/1".to_owned() };
     let part = |streams| v1::Part {
-        state: Some(v1::part::State::Writes(v1::part::Writes { streams, change: None })),
+        state: Some(v1::part::State::Writes(v1::part::Writes { streams, change: None, lends: vec![] })),
     };
     Part::from_wire(part(vec![stream(1), stream(2)])).unwrap();
     assert_eq!(refused_fields::<Part>(part(vec![stream(1), stream(1)])), ["streams"]);

@@ -8,6 +8,7 @@
 //! 3. [`format`](mod@format) makes the file system on a claimed blank device, through [`tool`].
 //! 4. [`mount`] mounts a claimed device of ours; [`places`] sets up the directories in it; [`identity`] is the
 //!    record that says whose it is; [`promise`] keeps what this member promised.
+//!    [`beside`] swaps the database directory for another one.
 //! 5. [`watch`] and [`space`] look at a mounted volume, [`health`] judges what they saw.
 //! 6. [`ops`] bundles 1 to 4 as the fixed verbs of the privileged helper. [`wipe`] is consent to erase.
 //!
@@ -18,6 +19,7 @@
 //!
 //! Not here: when to format, mount or fence. See `holdfast-agent-decide`.
 
+pub mod beside;
 pub mod content;
 pub mod device;
 pub mod directory;

@@ -16,13 +16,16 @@ use std::path::{Path, PathBuf};
 
 use holdfast_model::Incarnation;
 use holdfast_model::volume::{DeviceId, DeviceVerdict, Verdict, VolumeIdentity, VolumeKind};
+use holdfast_storage_io::IoError;
 use holdfast_storage_io::ioctl;
 use holdfast_storage_io::root::Root;
 use serde::{Deserialize, Serialize};
 
+use crate::beside;
 use crate::directory::{self, DirectoryError};
 use crate::discover::{self, Wanted};
 use crate::format::{EraseError, FormatError};
+use crate::identity::{self, IdentityError};
 use crate::judge::Owner;
 use crate::mount::{self, MountError, Mounted, Unmount};
 use crate::mountinfo::Mounts;
@@ -67,6 +70,8 @@ pub enum Verb {
     },
     /// Shut the mounted file system down: every write fails from here on. Nothing to do for directories.
     ShutDown,
+    /// Let the directory beside take the place of a data directory that is marked as replaced. Nothing runs on either.
+    TakeBeside,
 }
 
 /// What the caller saw and means.
@@ -145,6 +150,8 @@ pub enum Response {
     Unmounted,
     /// The file system is shut down.
     ShutDown,
+    /// The directory beside is the data directory, by this request or an earlier one.
+    Taken,
 }
 
 /// One candidate.
@@ -230,6 +237,16 @@ pub enum OpError {
     /// A directory volume.
     #[error("use directory volume")]
     Directory(#[from] DirectoryError),
+    /// The directory beside did not take the place of the data directory.
+    #[error("replace the data directory")]
+    Beside(#[from] IoError),
+    /// What is mounted is not this node's volume.
+    #[error("look whose volume it is")]
+    Volume {
+        /// What it is.
+        #[source]
+        source: Box<IdentityError>,
+    },
     /// Not shut down.
     #[error("shut down file system at {}", target.display())]
     ShutDown {
@@ -268,6 +285,7 @@ pub fn perform(request: &Request, held: Option<BorrowedFd<'_>>) -> Result<Outcom
             Ok(plain(Response::Unmounted))
         }
         Verb::ShutDown => shut_down(spec, held),
+        Verb::TakeBeside => take_beside(spec),
     }
 }
 
@@ -313,6 +331,15 @@ fn format(spec: &VolumeSpec, order: &FormatOrder) -> Result<Outcome, OpError> {
 
 fn mount_claim(spec: &VolumeSpec, claim: Claimed<Ours>) -> Result<Outcome, OpError> {
     mounted(claim.mount(spec, &Sysfs::default())?)
+}
+
+/// The identity is read through the mount first: nothing is changed below an empty mount point.
+fn take_beside(spec: &VolumeSpec) -> Result<Outcome, OpError> {
+    let root = Root::open(&spec.mount)?;
+    let found = identity::read(&root).and_then(|found| identity::check(&found, &spec.cluster, &spec.node));
+    found.map_err(|source| OpError::Volume { source: Box::new(source) })?;
+    beside::take(&root, &spec.engine)?;
+    Ok(plain(Response::Taken))
 }
 
 fn shut_down(spec: &VolumeSpec, held: Option<BorrowedFd<'_>>) -> Result<Outcome, OpError> {
@@ -372,6 +399,7 @@ fn on_directories(spec: &VolumeSpec, verb: &Verb) -> Result<Outcome, OpError> {
             Ok(plain(Response::Unmounted))
         }
         Verb::ShutDown => Ok(plain(Response::ShutDown)),
+        Verb::TakeBeside => take_beside(spec),
     }
 }
 

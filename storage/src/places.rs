@@ -4,6 +4,7 @@
 //! <mount>/                 0711 root      the engine may pass through, not look around
 //!   .holdfast/             0700 daemon    identity, promise.0, promise.1, engine.lock, probe, reserve
 //!   pgdata/                0700 engine    the database directory (mysql/ for MySQL); empty means "no data"
+//!   beside/                0700 engine    another one, while it is made ready to take that one's place
 //! ```
 //! Without root everything belongs to the one user.
 //!
@@ -30,6 +31,8 @@ pub const PROMISE_SLOTS: [&str; 2] = [".holdfast/promise.0", ".holdfast/promise.
 pub const ENGINE_LOCK: &str = ".holdfast/engine.lock";
 /// Overwritten again and again to prove that the device takes writes.
 pub const PROBE: &str = ".holdfast/probe";
+/// A second database directory.
+pub const BESIDE: &str = "beside";
 /// Space kept back so that a full volume can be made to work again.
 pub const RESERVE: &str = ".holdfast/reserve";
 
@@ -53,9 +56,11 @@ pub fn ensure(root: &Root, engine: &str, access: Access) -> Result<(), IoError> 
     let top = root.open_file(here, OFlag::O_RDONLY | OFlag::O_DIRECTORY, 0)?;
     set_mode(&top, here, TOP_MODE)?;
     let data = data_dir(engine);
-    for (name, uid, gid) in
-        [(AGENT_DIR, access.daemon_uid, access.daemon_gid), (data, access.engine_uid, access.engine_gid)]
-    {
+    for (name, uid, gid) in [
+        (AGENT_DIR, access.daemon_uid, access.daemon_gid),
+        (data, access.engine_uid, access.engine_gid),
+        (BESIDE, access.engine_uid, access.engine_gid),
+    ] {
         let path = Path::new(name);
         root.create_dirs(path, PRIVATE_MODE)?;
         let dir = root.open_file(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY, 0)?;
@@ -82,7 +87,7 @@ pub fn strangers(root: &Root) -> Result<Vec<PathBuf>, IoError> {
     let mut found = Vec::new();
     for entry in root.list(Path::new(""))? {
         let name = entry.path.to_str().unwrap_or_default();
-        let scaffold = matches!(name, AGENT_DIR | "pgdata" | "mysql" | "lost+found");
+        let scaffold = matches!(name, AGENT_DIR | BESIDE | "pgdata" | "mysql" | "lost+found");
         if !scaffold || entry.kind != EntryKind::Dir {
             found.push(entry.path);
         } else {
@@ -131,7 +136,8 @@ mod tests {
             ensure(&root, "postgres", own_access()).unwrap();
             let modes: Vec<_> =
                 root.list(Path::new("")).unwrap().into_iter().map(|e| (e.path, e.mode)).collect();
-            assert_eq!(modes, [(".holdfast".into(), 0o700), ("pgdata".into(), 0o700)]);
+            let private = |name: &str| (PathBuf::from(name), 0o700);
+            assert_eq!(modes, [private(".holdfast"), private("beside"), private("pgdata")]);
             assert_eq!(strangers(&root).unwrap(), Vec::<PathBuf>::new());
         }
     }

@@ -23,7 +23,7 @@ mod tests;
 use holdfast_model::peer::Part;
 use holdfast_model::status::{
     DataView, EngineView, Gate, GateClosed, NodeView, OperationKind, OperationState, RepositoryView,
-    VolumeView,
+    RewindStage, VolumeView,
 };
 use holdfast_model::volume::{DeviceId, DiskHealth};
 use holdfast_model::{ClusterId, NodeName, Rule, Term, Tick};
@@ -83,6 +83,14 @@ pub enum Action {
     Promise(Rule),
     /// Follow this node, which reigns, if the log allows it.
     Follow(NodeName),
+    /// Begin, or go on with, bringing a copy of the data, whose log left the chain, back onto the log of this term.
+    Rewind(Term),
+    /// Go on with the data as it is: the copy is of no use any more.
+    GiveUpRewind,
+    /// Let the copy, which is whole, take the place of the data.
+    TakeRewound,
+    /// Write a checkpoint, for members that are rewound onto this one.
+    Checkpoint,
     /// Give up data whose log left the chain, after keeping what it has beyond; nobody counts on it any more.
     GiveUpData,
     /// Start the engine with a closed gate, as a standby unless it may resume in place.
@@ -108,6 +116,8 @@ pub struct Plan {
 const TURN_MS: u64 = 1_000;
 /// A crash-looping engine is started again after 1, 2, 4 ... seconds, at most this many.
 const BACKOFF_MAX_MS: u64 = 60_000;
+/// A copy whose server ends by itself so often is of no use.
+const COPY_CRASHES_MAX: u32 = 2;
 /// Before the first backup is tried again.
 const BACKUP_AGAIN_MS: u64 = 10_000;
 
@@ -214,6 +224,51 @@ fn on_healthy_volume(want: &Desired, view: &NodeView, now: Tick) -> (Vec<Action>
         DataView::Restoring { .. } => (vec![], Reason::Working(OperationKind::Restore)),
         DataView::Absent | DataView::Incomplete => on_empty_volume(want, view),
         DataView::Ready => on_ready_data(want, view, now),
+        DataView::Rewinding { onto, stage } => on_rewinding(want, view, *onto, *stage, now),
+    }
+}
+
+/// A copy is brought back beside the data. Whoever recruits this member, or reigns above, needs the data as it is.
+fn on_rewinding(
+    want: &Desired,
+    view: &NodeView,
+    onto: Term,
+    stage: RewindStage,
+    now: Tick,
+) -> (Vec<Action>, Reason) {
+    if let Some(kind) = running_operation(view) {
+        return (vec![], Reason::Working(kind));
+    }
+    let promised = view.promise.as_ref().is_some_and(|promise| promise.max_term > onto);
+    let superseded = members::reigning(view).is_some_and(|reigning| reigning.rule.id.term > onto);
+    let unwanted = promised || superseded || want.engine == EngineWanted::Stopped;
+    let stop = vec![Action::HoldGate(GateClosed::NoEngine), Action::StopEngine];
+    let (going_on, given_up) = (Reason::Rewinding(onto, stage), Reason::RewindGivenUp(onto));
+    match (stage, &view.engine) {
+        (_, EngineView::Stopping { .. }) => (vec![], Reason::EngineStopping),
+        (_, EngineView::Unkillable { pid }) => (vec![], Reason::EngineUnkillable(*pid)),
+        (RewindStage::Taking, EngineView::Stopped { .. }) => (vec![Action::TakeRewound], going_on),
+        (
+            RewindStage::Taking | RewindStage::Copying,
+            EngineView::Starting { .. } | EngineView::Running { .. },
+        ) => (stop, going_on),
+        (RewindStage::Replaying, EngineView::Starting { .. } | EngineView::Running { .. }) if unwanted => {
+            (stop, given_up)
+        }
+        (RewindStage::Replaying, EngineView::Starting { .. } | EngineView::Running { .. }) => {
+            (vec![], going_on)
+        }
+        (_, EngineView::Stopped { .. }) if unwanted => (vec![Action::GiveUpRewind], given_up),
+        (RewindStage::Copying, EngineView::Stopped { .. }) => (vec![Action::Rewind(onto)], going_on),
+        (RewindStage::Replaying, EngineView::Stopped { crashes, .. }) if *crashes >= COPY_CRASHES_MAX => {
+            (vec![Action::GiveUpRewind], given_up)
+        }
+        (RewindStage::Replaying, EngineView::Stopped { crashes, since }) => {
+            match backoff_left_ms(*crashes, *since, now) {
+                0 => (vec![Action::StartEngine], going_on),
+                again_in_ms => (vec![], Reason::EngineCrashed { again_in_ms }),
+            }
+        }
     }
 }
 
@@ -289,6 +344,10 @@ fn on_standby(view: &NodeView) -> (Vec<Action>, Reason) {
             vec![Action::Promise(rule.clone()), Action::Follow(node.clone())],
             Reason::Following(node.clone()),
         ),
+        (Part::Rewinds { .. }, _) => {
+            let onto = rule.id.term;
+            (vec![Action::Rewind(onto)], Reason::Rewinding(onto, RewindStage::Copying))
+        }
         (Part::Diverged { why }, _) => {
             let own = members::own(view);
             let counted = rule.voters.iter().any(|voter| Some(&voter.member) == own.as_ref());
@@ -346,6 +405,12 @@ fn on_running_engine(want: &Desired, view: &NodeView) -> (Vec<Action>, Reason) {
     if want.has_peers && !shipping_wanted && needs_a_backup(view) {
         actions.push(Action::StartBackup);
     }
+    let borrowers = members::borrowers(view);
+    if let Part::Writes { lends, .. } = &view.part
+        && !borrowers.is_subset(lends)
+    {
+        actions.push(Action::Checkpoint);
+    }
     let reason = match &view.gate {
         Gate::Open { term } => Reason::Serving(*term),
         Gate::ReadOnly { term } => Reason::ServingReads(*term),
@@ -380,9 +445,11 @@ fn running_operation(view: &NodeView) -> Option<OperationKind> {
 /// node goes on with its part in it.
 const fn holds_the_node(kind: OperationKind) -> bool {
     match kind {
-        OperationKind::Bootstrap | OperationKind::Restore | OperationKind::Format | OperationKind::Join => {
-            true
-        }
+        OperationKind::Bootstrap
+        | OperationKind::Restore
+        | OperationKind::Format
+        | OperationKind::Join
+        | OperationKind::Rewind => true,
         OperationKind::Backup
         | OperationKind::Failover
         | OperationKind::Switchover

@@ -6,6 +6,8 @@
 //! * `only_a_reigning_peer_is_followed`.
 //! * `an_incarnation_leaves_only_when_its_node_has_another_or_its_log_has_left_the_chain`.
 //! * `k_rises_only_when_enough_members_receive`, and never falls by itself.
+//! * `who_diverged_is_rewound_and_who_recruits_it_needs_it_as_it_is`.
+//! * `a_primary_writes_a_checkpoint_for_those_who_cannot_read_its_files_yet`.
 //! * `log_is_kept_from_where_the_primary_that_is_followed_has_not_shipped`.
 //!
 //! Not here: whether a log may follow (`replication::chain`), and whether a member caught up (`replication::catch_up`).
@@ -83,6 +85,22 @@ pub fn admitted(view: &NodeView, held_out: &BTreeSet<NodeName>) -> BTreeSet<Memb
     said.filter_map(|said| said.member.clone()).collect()
 }
 
+/// Members that are rewound onto this node, or are about to be: they have to read its files.
+#[must_use]
+pub fn borrowers(view: &NodeView) -> BTreeSet<Member> {
+    let Some(own) = own(view) else { return BTreeSet::new() };
+    let said = view.peers.iter().filter_map(said);
+    let rewinds = said.filter(|said| matches!(&said.part, Part::Rewinds { primary } if *primary == own));
+    rewinds.filter_map(|said| said.member.clone()).collect()
+}
+
+/// Whether a primary says that it lets `member` read its files.
+#[must_use]
+pub fn lends(reigning: &Reigning<'_>, member: &Member) -> bool {
+    said(reigning.peer)
+        .is_some_and(|said| matches!(&said.part, Part::Writes { lends, .. } if lends.contains(member)))
+}
+
 /// The next change of the rule, if this node is its primary: one at a time, the most urgent first. Changes that the rule
 /// cannot take now are passed over.
 #[must_use]
@@ -136,6 +154,7 @@ pub fn keeps_log_from(view: &NodeView) -> Option<Lsn> {
         | Part::Follows { .. }
         | Part::Recruited { .. }
         | Part::Waits { .. }
+        | Part::Rewinds { .. }
         | Part::Diverged { .. } => None,
     };
     Some(shipped.map_or(Lsn::ZERO, |shipped| Lsn::from_offset(shipped.offset() / SEGMENT * SEGMENT)))
@@ -159,7 +178,7 @@ fn leaves(view: &NodeView, voter: &Voter, held_out: &BTreeSet<NodeName>) -> bool
 mod tests {
     use super::*;
     use crate::{Action, Desired, EngineWanted, decide};
-    use holdfast_model::status::{DataView, EngineView, GateClosed, LogView, RepositoryView};
+    use holdfast_model::status::{DataView, EngineView, GateClosed, LogView, RepositoryView, RewindStage};
     use holdfast_model::volume::{DeviceId, DiskHealth, Space, VolumeIdentity};
     use holdfast_model::{ByteCount, ClusterId, Incarnation, Lsn, Promise, RuleId, Term, Tick};
 
@@ -199,7 +218,7 @@ mod tests {
 
     fn writes(streams: &[&Member]) -> Part {
         let streams = streams.iter().map(|member| ((*member).clone(), Lsn::ZERO)).collect();
-        Part::Writes { streams, change: None }
+        Part::Writes { streams, change: None, lends: BTreeSet::new() }
     }
 
     fn follows(primary: &Member) -> Part {
@@ -368,6 +387,64 @@ mod tests {
         assert_eq!(actions(&node), [Action::Promise(newer), Action::StartEngine]);
         (node.engine, node.promise) = (running(true, 1), promised(2));
         assert_eq!(actions(&node), [Action::Follow("b".parse().unwrap())]);
+    }
+
+    #[test]
+    fn who_diverged_is_rewound_and_who_recruits_it_needs_it_as_it_is() {
+        let (a, b) = (member("a", 1), member("b", 1));
+        let newer = rule(2, &b, &[a.clone(), b.clone()], 1);
+        let reigns = |rule: &Rule| peer(&b, Some(rule.clone()), writes(&[]));
+        let onto = Term::new(2).unwrap();
+        let mut node = view(Some(newer.clone()), Part::Rewinds { primary: b.clone() }, vec![reigns(&newer)]);
+        (node.engine, node.promise) = (running(true, 1), promised(2));
+        assert_eq!(actions(&node), [Action::Rewind(onto)]);
+        let stopped = EngineView::Stopped { crashes: 0, since: None };
+        let stop = [Action::HoldGate(GateClosed::NoEngine), Action::StopEngine];
+        let mut at = |stage, engine: &EngineView, promise, peers: Vec<PeerView>| {
+            node.data = DataView::Rewinding { onto, stage };
+            (node.engine, node.promise, node.peers) = (engine.clone(), promised(promise), peers);
+            actions(&node)
+        };
+        let on = || vec![reigns(&newer)];
+        assert_eq!(at(RewindStage::Copying, &running(true, 1), 2, on()), stop, "the data is copied at rest");
+        assert_eq!(at(RewindStage::Copying, &stopped, 2, on()), [Action::Rewind(onto)]);
+        assert_eq!(at(RewindStage::Replaying, &stopped, 2, vec![]), [Action::StartEngine]);
+        assert_eq!(at(RewindStage::Replaying, &running(true, 2), 2, vec![]), []);
+        assert_eq!(at(RewindStage::Taking, &running(true, 2), 3, vec![]), stop);
+        assert_eq!(
+            at(RewindStage::Taking, &stopped, 3, vec![]),
+            [Action::TakeRewound],
+            "it is whole already"
+        );
+        let beyond = reigns(&rule(3, &b, &[a, b.clone()], 1));
+        for (promise, peers) in [(3, on()), (2, vec![beyond])] {
+            assert_eq!(at(RewindStage::Replaying, &running(true, 2), promise, peers.clone()), stop);
+            for stage in [RewindStage::Copying, RewindStage::Replaying] {
+                assert_eq!(at(stage, &stopped, promise, peers.clone()), [Action::GiveUpRewind]);
+            }
+        }
+        let crashing = EngineView::Stopped { crashes: 2, since: None };
+        assert_eq!(at(RewindStage::Replaying, &crashing, 2, on()), [Action::GiveUpRewind]);
+    }
+
+    #[test]
+    fn a_primary_writes_a_checkpoint_for_those_who_cannot_read_its_files_yet() {
+        let (a, b) = (member("a", 1), member("b", 1));
+        let own = rule(1, &a, &[a.clone(), b.clone()], 1);
+        let rewinds = |onto: &Member| peer(&b, None, Part::Rewinds { primary: onto.clone() });
+        let mut node = view(Some(own.clone()), writes(&[]), vec![rewinds(&a)]);
+        (node.engine, node.promise) = (running(false, 1), promised(1));
+        assert_eq!(change(&node, 1, &BTreeSet::new()), None, "it stays a voter");
+        assert!(admitted(&node, &BTreeSet::new()).contains(&b));
+        assert_eq!(actions(&node), [Action::Checkpoint]);
+        node.part = Part::Writes { streams: [].into(), change: None, lends: [b.clone()].into() };
+        assert_eq!(actions(&node), []);
+        node.peers = vec![rewinds(&b)];
+        assert_eq!(borrowers(&node), BTreeSet::new());
+        let lender = peer(&a, Some(own), node.part.clone());
+        let other = view(None, Part::None, vec![lender]);
+        let reigning = reigning(&other).unwrap();
+        assert!(lends(&reigning, &b) && !lends(&reigning, &a));
     }
 
     #[test]

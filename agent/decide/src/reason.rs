@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use holdfast_model::status::{GateClosed, OperationKind};
+use holdfast_model::status::{GateClosed, OperationKind, RewindStage};
 use holdfast_model::volume::{DeviceId, DeviceVerdict, DiskHealth};
 use holdfast_model::{ClusterId, NodeName, RuleId, Term};
 
@@ -33,6 +33,8 @@ pub enum Reason {
     Recruited(Term),
     Deposed(RuleId),
     Diverged(String),
+    Rewinding(Term, RewindStage),
+    RewindGivenUp(Term),
     StartingEngine,
     EngineStarting,
     EngineCrashed { again_in_ms: u64 },
@@ -95,6 +97,9 @@ impl fmt::Display for Reason {
             Self::Working(OperationKind::Restore) => f.write_str("restoring from the repository"),
             Self::Working(OperationKind::Format) => f.write_str("formatting a device"),
             Self::Working(OperationKind::Join) => f.write_str("restoring behind the newest rule, to follow"),
+            Self::Working(OperationKind::Rewind) => {
+                f.write_str("bringing a copy of the data back onto the primary's log")
+            }
             Self::Working(OperationKind::Failover) => f.write_str("making another member the primary"),
             Self::Working(OperationKind::Switchover) => f.write_str("handing over to another primary"),
             Self::Working(OperationKind::ChangeMember) => f.write_str("changing who votes"),
@@ -118,6 +123,18 @@ impl fmt::Display for Reason {
                 f,
                 "{why}; this is done by itself once the primary's rule does not name this member any more"
             ),
+            Self::Rewinding(onto, RewindStage::Copying) => {
+                write!(f, "the log has left that of term {onto}: a copy of the data is brought back onto it")
+            }
+            Self::Rewinding(onto, RewindStage::Replaying) => {
+                write!(f, "a copy of the data replays the log of term {onto}; nobody counts on it before it is whole")
+            }
+            Self::Rewinding(onto, RewindStage::Taking) => {
+                write!(f, "a copy of the data that is of term {onto} takes its place")
+            }
+            Self::RewindGivenUp(onto) => {
+                write!(f, "the data is not brought onto the log of term {onto} any more: going on with it as it is")
+            }
             Self::StartingEngine => f.write_str("data ready: starting the engine"),
             Self::EngineStarting => f.write_str("waiting for the engine to answer"),
             Self::EngineCrashed { again_in_ms } => {

@@ -53,9 +53,11 @@ fn read_only(view: &NodeView) -> Vec<Blocker> {
             "the volume is nearly full, so clients may only read",
             "delete data or drop what is not needed; writes open again by themselves",
         )],
-        Part::Follows { .. } | Part::Recruited { .. } | Part::Waits { .. } | Part::Diverged { .. } => {
-            part(view).into_iter().chain([not_primary(view)]).collect()
-        }
+        Part::Follows { .. }
+        | Part::Recruited { .. }
+        | Part::Waits { .. }
+        | Part::Rewinds { .. }
+        | Part::Diverged { .. } => part(view).into_iter().chain([not_primary(view)]).collect(),
     }
 }
 
@@ -126,7 +128,8 @@ fn data(view: &NodeView) -> Option<Blocker> {
         RepositoryView::Unknown | RepositoryView::Unreachable { .. } => "make the repository reachable",
     };
     match &view.data {
-        DataView::Ready => None,
+        // What becomes of it says its part.
+        DataView::Ready | DataView::Rewinding { .. } => None,
         DataView::Unknown => Some(blocker("the data was not looked at yet", "wait a moment")),
         DataView::Absent => Some(blocker("there is no data on this volume", whence)),
         DataView::Incomplete => Some(blocker("an initialisation or a restore was not finished", whence)),
@@ -177,10 +180,14 @@ fn part(view: &NodeView) -> Option<Blocker> {
             format!("this member receives nothing: {why}"),
             "resolve that; it then follows by itself",
         )),
+        Part::Rewinds { primary } => Some(blocker(
+            format!("the log of this member went another way than that of {primary}"),
+            "wait: a copy of its data is brought back onto that log and takes its place; what nobody acknowledged is kept",
+        )),
         Part::Diverged { why } => Some(blocker(
             format!("the log of this member went another way than the cluster's: {why}"),
             format!(
-                "wait: it is rebuilt once no rule counts on it; 'holdfast member remove {}' at the primary hurries that",
+                "wait: it is rewound or, once no rule counts on it, rebuilt; 'holdfast member remove {}' at the primary hurries that",
                 view.node
             ),
         )),
@@ -218,6 +225,7 @@ fn losses(rule: &Rule, part: &Part) -> Vec<String> {
         | Part::Follows { .. }
         | Part::Recruited { .. }
         | Part::Waits { .. }
+        | Part::Rewinds { .. }
         | Part::Diverged { .. } => rule.voters.iter().map(|voter| voter.member.clone()).collect(),
     };
     let told = faults::that_stop_writes(rule, &live).into_iter().filter_map(|(lost, then)| {
@@ -431,7 +439,11 @@ pub(crate) mod tests {
         let view = |receiving: &[Member]| {
             let rule = Rule { k: 1, voters: voters.to_vec(), ..serving().rule.unwrap() };
             let streams = receiving.iter().map(|member| (member.clone(), Lsn::ZERO)).collect();
-            NodeView { rule: Some(rule), part: Part::Writes { streams, change: None }, ..serving() }
+            NodeView {
+                rule: Some(rule),
+                part: Part::Writes { streams, change: None, lends: BTreeSet::new() },
+                ..serving()
+            }
         };
         let told = |receiving: &[Member]| explain(&view(receiving)).would_stop_writes;
         let both = told(&[member("n2", 8), member("n3", 9)]);

@@ -231,6 +231,7 @@ async fn run(
         desk: watch::channel(None).0,
         handover: Handover::default(),
         backup_begins: tokio::sync::Mutex::default(),
+        rewind_ended: crate::reconcile::RewindEnded::default(),
         setup,
         clock,
         ledger,

@@ -120,7 +120,11 @@ impl Node {
             Promised::Already => {}
         }
         self.wake.notify_one();
-        let recovers = |report: &GateReport| report.engine.as_ref().is_some_and(|engine| engine.in_recovery);
+        // What replays is none of this member's data yet.
+        let orders = self.orders.subscribe();
+        let recovers = |report: &GateReport| {
+            report.engine.as_ref().is_some_and(|engine| engine.in_recovery) && !orders.borrow().replays
+        };
         self.gate_shows(STANDBY_WITHIN, "the engine", recovers).await?;
         let stands = match self.gate_loop.recruit(member.clone(), attempt.term, RECRUIT_WITHIN).await {
             Ok(stands) => stands,

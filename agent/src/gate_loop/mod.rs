@@ -143,7 +143,7 @@ impl<E: Engine> GateLoop<E> {
             _ if orders.process.is_none() => true,
             _ if report.failing.is_some() => false,
             Part::Follows { streaming, .. } => *streaming,
-            Part::Diverged { .. } | Part::Recruited { .. } => true,
+            Part::Diverged { .. } | Part::Recruited { .. } | Part::Rewinds { .. } => true,
             Part::Writes { .. } => serving && self.writer.is_settled() && orders.change.is_none(),
             Part::Waits { .. } | Part::None => false,
         }

@@ -36,6 +36,8 @@ pub struct GateOrders {
     pub hold: Option<GateClosed>,
     /// Members that may attach to a server that writes, besides the voters of its rule.
     pub admit: BTreeSet<Member>,
+    /// Who of those who attach reads this server's files for a rewind.
+    pub borrow: BTreeSet<Member>,
     /// What to change about the rule, once this server is its open primary.
     pub change: Option<Change>,
     /// Whom to follow, while the server is in recovery.

@@ -9,6 +9,7 @@
 //! * `a_stream_that_an_earlier_agent_began_goes_on`.
 //! * `a_follow_that_broke_is_asked_for_again`.
 //! * `another_incarnation_is_not_bound_by_a_recruit`, and `a_recruit_is_not_answered_by_another_incarnation` (I7).
+//! * `a_server_that_replays_what_may_be_given_up_is_not_recruited`.
 //! * `a_follower_keeps_log_that_is_not_shipped`.
 
 use std::time::Duration;
@@ -99,6 +100,7 @@ impl Standby {
                 | Part::Follows { .. }
                 | Part::Recruited { .. }
                 | Part::Waits { .. }
+                | Part::Rewinds { .. }
                 | Part::Diverged { .. },
             ) => None,
         }
@@ -313,9 +315,13 @@ impl<E: Engine> GateLoop<E> {
     }
 }
 
-/// Whether the volume that the orders are about is still that member's.
+/// Whether the volume that the orders are about is still that member's, and what runs is its data: a copy, or a base, whose
+/// server replays may still be given up.
 fn is_still(member: &Member, orders: &GateOrders) -> Result<(), EngineError> {
     match &orders.member {
+        Some(_) if orders.replays => {
+            Err(EngineError::Order("its server replays what is none of its data yet"))
+        }
         Some(membership) if membership.member == *member => Ok(()),
         Some(_) => Err(EngineError::Order("another member's volume is there by now")),
         None => Err(EngineError::Order("no volume is known")),

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use async_trait::async_trait;
 use holdfast_engine::engine::Cause;
 use holdfast_engine::fake::Fake;
+use holdfast_engine::postgres::SyncStandbys;
 use holdfast_engine::postgres::recovery::RecoveryFile;
 use holdfast_engine::postgres::standby::Hands;
 use holdfast_model::status::{Gate, GateClosed, Weakened};
@@ -176,22 +177,39 @@ async fn nothing_is_written_under_a_higher_promise() {
     assert_eq!(world.gate.engine.rules.len(), 1);
 }
 
-#[tokio::test]
-async fn a_resumed_marker_must_satisfy_every_rule_that_may_be_open() {
-    let mut world = World::new();
-    world.settle(&orders()).await;
-    // Two rules in the log, the newer one never seen acked: it names another acker.
+/// The newer of two rules, which nobody was seen to ack, names another acker.
+fn widened(only: &Rule) -> [Rule; 2] {
     let named = |node: &str, bits| Voter {
         member: Member { node: node.parse().unwrap(), incarnation: Incarnation::from_random(bits) },
         zone: node.parse().unwrap(),
         kind: VoterKind::Full,
     };
-    let first =
-        Rule { k: 1, voters: vec![named("a", 1), named("b", 2)], ..world.gate.engine.rules[0].clone() };
+    let first = Rule { k: 1, voters: vec![named("a", 1), named("b", 2)], ..only.clone() };
     let id = holdfast_model::RuleId { version: 2, ..first.id };
     let voters = [&first.voters[..], &[named("c", 3)]].concat();
     let second = Rule { id, previous: Some(first.id), voters, ..first.clone() };
-    world.gate.engine.rules = vec![first, second.clone()];
+    [first, second]
+}
+
+#[tokio::test]
+async fn an_adopted_engine_that_may_not_go_on_counts_nobody() {
+    let mut world = World::new();
+    world.settle(&orders()).await;
+    world.gate.engine.rules = widened(&world.gate.engine.rules[0]).to_vec();
+    let mut next_agent = World::of(world.gate.engine);
+    // Recruited while no agent ran: whoever waits for acks under the rule that was being changed has to go on waiting.
+    let recruited = GateOrders { member: Some(membership(2)), ..orders() };
+    assert_eq!(next_agent.settle(&recruited).await, Gate::Closed { why: GateClosed::PromisedHigher });
+    assert_eq!(next_agent.gate.engine.sync, SyncStandbys::Nobody);
+}
+
+#[tokio::test]
+async fn a_resumed_marker_must_satisfy_every_rule_that_may_be_open() {
+    let mut world = World::new();
+    world.settle(&orders()).await;
+    let rules = widened(&world.gate.engine.rules[0]);
+    world.gate.engine.rules = rules.to_vec();
+    let [_, second] = rules;
     let restarted = GateOrders { process: process(2), ..orders() };
     world.settle(&restarted).await;
     let far = Lsn::from_offset(1 << 20);

@@ -2,6 +2,8 @@
 //!
 //! Invariants, each a test in `tests`:
 //! * `a_member_is_named_only_after_it_caught_up` (I8).
+//! * `files_are_lent_to_who_is_let_in_and_once_they_tell_of_the_reign`.
+//! * `an_adopted_engine_that_may_not_go_on_counts_nobody`.
 //! * `a_removed_member_is_expelled_before_the_rule_without_it_is_written`.
 //! * `a_change_ends_with_a_rule_that_says_the_same_again`.
 //! * `a_change_that_was_cut_off_goes_on_from_what_is` (in `replication`).
@@ -47,6 +49,7 @@ struct InForce {
     gate: Gate,
     sync: SyncStandbys,
     attach: BTreeSet<Member>,
+    borrow: BTreeSet<Member>,
 }
 
 /// A change of the rule under way.
@@ -107,8 +110,9 @@ impl Writer {
         }
         match (&self.marker, rule) {
             (Marker::Written { quorum, .. }, _) => SyncStandbys::of_quorum(quorum.clone()),
-            (Marker::Due | Marker::Acked, Some(rule)) => SyncStandbys::of(rule),
-            (Marker::Due | Marker::Acked, None) => SyncStandbys::Nobody,
+            (Marker::Acked, Some(rule)) => SyncStandbys::of(rule),
+            // Of an engine that was found running nobody knows yet whether its newest rule was acked: its commits wait on.
+            (Marker::Due, _) | (Marker::Acked, None) => SyncStandbys::Nobody,
         }
     }
 
@@ -132,7 +136,8 @@ impl<E: Engine> GateLoop<E> {
         orders: &GateOrders,
         report: &mut GateReport,
     ) -> Result<(), EngineError> {
-        report.part = Part::Writes { streams: BTreeMap::new(), change: None };
+        let lends = self.lends(report).await?;
+        report.part = Part::Writes { streams: BTreeMap::new(), change: None, lends };
         match self.writer.marker.clone() {
             Marker::Acked => {}
             Marker::Due => self.write_marker(orders, report).await?,
@@ -164,16 +169,20 @@ impl<E: Engine> GateLoop<E> {
         }
         self.writer.catch_up = catch_up;
         let streams = attached.iter().map(|(member, stream)| (member.clone(), stream.flushed)).collect();
-        let change = match &report.part {
-            Part::Writes { change, .. } => change.clone(),
-            Part::None
-            | Part::Follows { .. }
-            | Part::Recruited { .. }
-            | Part::Waits { .. }
-            | Part::Diverged { .. } => None,
-        };
-        report.part = Part::Writes { streams, change };
+        if let Part::Writes { streams: told, .. } = &mut report.part {
+            *told = streams;
+        }
         Ok(())
+    }
+
+    /// Who may read this server's files now, and will find its reign in them.
+    async fn lends(&mut self, report: &GateReport) -> Result<BTreeSet<Member>, EngineError> {
+        let borrow = self.writer.applied.as_ref().map(|applied| applied.borrow.clone()).unwrap_or_default();
+        let Some(status) = report.engine.as_ref().filter(|_| !borrow.is_empty()) else {
+            return Ok(BTreeSet::new());
+        };
+        let own = self.engine.checkpointed_in().await? == status.term;
+        Ok(if own { borrow } else { BTreeSet::new() })
     }
 
     async fn write_marker(
@@ -234,7 +243,8 @@ impl<E: Engine> GateLoop<E> {
     ) -> Result<(), EngineError> {
         let sync = self.writer.sync(report.rule.as_ref());
         let attach = self.writer.attach(orders, report.rule.as_ref());
-        let to = InForce { gate: wanted.clone(), sync, attach };
+        let borrow = &attach & &orders.borrow;
+        let to = InForce { gate: wanted.clone(), sync, attach, borrow };
         let before = self.writer.applied.clone();
         if before.as_ref().is_some_and(|applied| applied.is_same(&to)) {
             report.gate = wanted.clone();
@@ -246,9 +256,10 @@ impl<E: Engine> GateLoop<E> {
             report.gate = Gate::Closed { why: GateClosed::MarkerNotAcked };
         }
         self.writer.applied = None;
-        let newcomers = before.is_none_or(|applied| applied.attach != to.attach);
+        let newcomers =
+            before.is_none_or(|applied| applied.attach != to.attach || applied.borrow != to.borrow);
         if newcomers && report.engine.as_ref().is_some_and(|status| !status.in_recovery) {
-            self.engine.admit(&to.attach).await?;
+            self.engine.admit(&to.attach, &to.borrow).await?;
         }
         self.engine.apply_gate(wanted, &to.sync).await?;
         if let (true, Some(rule)) = (closing, &report.rule)
@@ -432,7 +443,10 @@ impl Changing {
 
 impl InForce {
     fn is_same(&self, other: &Self) -> bool {
-        same_for_clients(&self.gate, &other.gate) && self.sync == other.sync && self.attach == other.attach
+        same_for_clients(&self.gate, &other.gate)
+            && self.sync == other.sync
+            && self.attach == other.attach
+            && self.borrow == other.borrow
     }
 }
 

@@ -89,6 +89,8 @@ fn kind_of(err: &OpError) -> OpFailure {
         | OpError::Erase(_)
         | OpError::Mount(_)
         | OpError::Directory(_)
+        | OpError::Beside(_)
+        | OpError::Volume { .. }
         | OpError::ShutDown { .. } => OpFailure::Failed,
     }
 }

@@ -114,6 +114,7 @@ const fn volume_word(verb: &ops::Verb) -> &'static str {
         ops::Verb::Mount { .. } => "mount",
         ops::Verb::Unmount { .. } => "unmount",
         ops::Verb::ShutDown => "shut down the file system",
+        ops::Verb::TakeBeside => "replace the data directory",
     }
 }
 
@@ -125,6 +126,8 @@ pub enum EngineProgram {
     Postgres,
     /// Makes a new data directory, and ends.
     InitDb,
+    /// Brings a copy of a data directory back onto another server's log, and ends.
+    Rewind,
 }
 
 impl EngineProgram {
@@ -134,6 +137,7 @@ impl EngineProgram {
         match self {
             Self::Postgres => "postgres",
             Self::InitDb => "initdb",
+            Self::Rewind => "pg_rewind",
         }
     }
 }

@@ -19,7 +19,10 @@ impl Question {
     pub(super) fn changes_volume(&self) -> bool {
         match self {
             Self::Volume(request) => match request.verb {
-                ops::Verb::Format(_) | ops::Verb::Mount { .. } | ops::Verb::Unmount { .. } => true,
+                ops::Verb::Format(_)
+                | ops::Verb::Mount { .. }
+                | ops::Verb::Unmount { .. }
+                | ops::Verb::TakeBeside => true,
                 // The fence must work while anything else hangs, and it only ever takes away.
                 ops::Verb::Plan | ops::Verb::OfferWipe { .. } | ops::Verb::ShutDown => false,
             },
@@ -39,8 +42,19 @@ impl Server {
         if question.changes_volume() {
             self.refuse_beside_another_change()?;
         }
+        if matches!(&question, Question::Volume(request) if request.verb == ops::Verb::TakeBeside) {
+            self.refuse_beside_an_engine()?;
+        }
         let held = self.descriptor_for(&question)?;
         self.start_op(&question, held, word, waiter)
+    }
+
+    /// A server keeps the directory that it was started in, whatever that is called by then.
+    fn refuse_beside_an_engine(&self) -> Result<(), Failure> {
+        match self.engine_processes()?.first() {
+            Some(facts) => Err(Failure::Busy { what: format!("the engine, process {},", facts.process) }),
+            None => Ok(()),
+        }
     }
 
     fn refuse_beside_another_change(&self) -> Result<(), Failure> {
@@ -83,7 +97,8 @@ impl Server {
             ops::Verb::Plan
             | ops::Verb::OfferWipe { .. }
             | ops::Verb::Format(_)
-            | ops::Verb::Mount { .. } => Ok(None),
+            | ops::Verb::Mount { .. }
+            | ops::Verb::TakeBeside => Ok(None),
         }
     }
 

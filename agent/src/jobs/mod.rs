@@ -1,6 +1,6 @@
 //! The long jobs that move data between the volume and the repository, each in a worker process of its own that runs as
-//! the engine's user: [`backup`], [`restore`] (with [`log`], which serves recovery its log, and [`standby`], the files of
-//! a server that follows) and [`ship`].
+//! the engine's user: [`backup`], [`restore`] (with [`log`], which serves recovery its log, [`standby`], the files of
+//! a server that follows, and [`rewind`]) and [`ship`].
 //!
 //! Here the engine's knowledge of files and positions meets the engine-agnostic `backup` crate; neither knows the
 //! other. What a job is told comes as JSON over its channel, what it needs to be safe is on the volume and in the
@@ -12,6 +12,7 @@ pub mod backup;
 pub mod evidence;
 pub mod log;
 pub mod restore;
+pub mod rewind;
 pub mod ship;
 mod source;
 pub mod standby;

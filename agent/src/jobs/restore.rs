@@ -21,6 +21,7 @@ use serde_json::Value;
 
 use super::evidence::{self, KeepTail};
 use super::log::{self, LogJob};
+use super::rewind::{self, RewindOrders};
 use super::{Access, answer, later, never, parse, standby};
 use crate::worker::job::{JobBody, JobContext, JobFailure, JobRetry, Reporter};
 
@@ -38,6 +39,8 @@ pub enum RestoreOrders {
     Clear(ClearJob),
     /// Keep the log that a diverged member has beyond the cluster's, before its directory is emptied.
     KeepTail(KeepTail),
+    /// A step of a rewind.
+    Rewind(RewindOrders),
     /// Make files that a running server needs, unless they are there.
     EnsureFiles {
         /// The data directory on the volume.
@@ -145,6 +148,7 @@ impl JobBody for RestoreBody {
             RestoreOrders::ServeLog(job) => return log::run(job, context).await,
             RestoreOrders::Prepare(job) => return prepare(job).await,
             RestoreOrders::Clear(job) => return clear(job).await,
+            RestoreOrders::Rewind(orders) => return rewind::run(orders).await,
             RestoreOrders::KeepTail(job) => return evidence::keep_tail(job).await,
             RestoreOrders::EnsureFiles { data_dir, files } => {
                 return standby::ensure_files(data_dir, files).await;
@@ -227,7 +231,7 @@ async fn clear(job: ClearJob) -> Result<Value, JobFailure> {
     Ok(Value::Null)
 }
 
-fn remove_below(root: &Root, dir: &Path) -> Result<(), IoError> {
+pub(super) fn remove_below(root: &Root, dir: &Path) -> Result<(), IoError> {
     for entry in root.list(dir)? {
         if entry.kind == EntryKind::Dir {
             remove_below(root, &entry.path)?;

@@ -228,14 +228,15 @@ fn said(view: &NodeView) -> PeerSaid {
 
 fn without_positions(said: &PeerSaid) -> PeerSaid {
     let part = match &said.part {
-        Part::Writes { streams, change } => {
+        Part::Writes { streams, change, lends } => {
             let streams = streams.keys().map(|member| (member.clone(), holdfast_model::Lsn::ZERO)).collect();
-            Part::Writes { streams, change: change.clone() }
+            Part::Writes { streams, change: change.clone(), lends: lends.clone() }
         }
         part @ (Part::None
         | Part::Follows { .. }
         | Part::Recruited { .. }
         | Part::Waits { .. }
+        | Part::Rewinds { .. }
         | Part::Diverged { .. }) => part.clone(),
     };
     PeerSaid { flushed: None, shipped: None, part, ..said.clone() }
@@ -266,7 +267,7 @@ mod tests {
             rule: None,
             promised: None,
             gate: Gate::Closed { why: GateClosed::Starting },
-            part: Part::Writes { streams: BTreeMap::new(), change: None },
+            part: Part::Writes { streams: BTreeMap::new(), change: None, lends: [].into() },
             flushed: Some(Lsn::from_offset(flushed)),
             shipped: Some(Lsn::from_offset(flushed)),
         }

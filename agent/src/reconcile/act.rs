@@ -24,6 +24,7 @@ use tracing::{debug, info, warn};
 
 use super::Reconciler;
 use super::founding::{self, Replayed};
+use super::rewind::{self, RewindError};
 use super::volume::VolumeFacts;
 use crate::data::{DataRecord, JoinStage, Joining};
 use crate::disk::format::Formatting;
@@ -83,6 +84,9 @@ pub(super) enum ActError {
     /// The worker that serves recovery its log could not be started.
     #[error("serve recovery its log")]
     Log(#[source] Box<founding::FoundingError>),
+    /// A copy of diverged data could not be started.
+    #[error("bring the data back onto the primary's log")]
+    Rewind(#[from] RewindError),
     /// The volume belongs to no cluster yet.
     #[error("the volume belongs to no cluster yet")]
     NoCluster,
@@ -111,6 +115,13 @@ impl Reconciler {
             Action::Join(_) => self.begin_join(),
             Action::Promise(rule) => self.promise(&rule).await,
             Action::Follow(node) => self.follow(&node).await,
+            Action::Rewind(onto) => self.rewind(onto).await,
+            Action::GiveUpRewind => self.give_up_rewind().await,
+            Action::TakeRewound => self.take_rewound().await,
+            Action::Checkpoint => {
+                self.checkpoint();
+                Ok(())
+            }
             Action::GiveUpData => self.give_up_data().await,
             Action::StartEngine => Box::pin(self.start_engine()).await,
             Action::StartBackup => {
@@ -141,7 +152,15 @@ impl Reconciler {
         self.shipping.stop();
         let healthy = self.volume.disk().is_some_and(|disk| disk.health.is_healthy());
         let alone = self.node.gate.borrow().rule.as_ref().is_some_and(|rule| rule.k == 0);
-        self.node.engine.stop(if healthy && alone { StopBy::Fast } else { StopBy::Immediate }).await;
+        // A server in recovery has no waiters, and is copied only when it ended in order.
+        let rewinds = self
+            .volume
+            .desk()
+            .is_some_and(|desk| matches!(desk.facts().data, Ok(Some(DataRecord::Rewinding(_)))));
+        self.node
+            .engine
+            .stop(if healthy && (alone || rewinds) { StopBy::Fast } else { StopBy::Immediate })
+            .await;
         debug!(target: step::TARGET, step = step::step_down::STOPPED.name());
     }
 
@@ -211,6 +230,7 @@ impl Reconciler {
                 OperationKind::Backup
                 | OperationKind::Format
                 | OperationKind::Join
+                | OperationKind::Rewind
                 | OperationKind::Failover
                 | OperationKind::Switchover
                 | OperationKind::ChangeMember => unreachable!("only founding begins here"),
@@ -258,7 +278,12 @@ impl Reconciler {
                 BTreeMap::new()
             }
         };
-        let setup = &self.node.setup;
+        let (setup, copied) = match &facts.data {
+            Ok(Some(DataRecord::Rewinding(rewinding))) => {
+                (rewind::beside(&self.node.setup), self.copy_settings(rewinding)?)
+            }
+            Ok(_) | Err(_) => (self.node.setup.clone(), BTreeMap::new()),
+        };
         let gate = Gate::Closed { why: GateClosed::Starting };
         let files = setup.files(&gate, &SyncStandbys::Nobody, &Links::default()).map_err(ActError::Render)?;
         gate_files::install(&setup.layout, &files)?;
@@ -266,6 +291,7 @@ impl Reconciler {
         // On the command line they last exactly as long as this server: what is taken out of a file while a server runs
         // is an error at its next reload.
         let launch = recovery.iter().fold(launch, |launch, (name, value)| launch.setting(name, value));
+        let launch = copied.iter().fold(launch, |launch, (name, value)| launch.setting(name, value));
         let args = launch.args.iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
         // Its log may hold rules by now that are younger than the chain which was asked for before.
         self.follow = None;

@@ -5,6 +5,7 @@
 //! * `act`: one function per action of `decide`.
 //! * `follow`: whom a member follows, and what it promises and gives up before.
 //! * [`founding`]: how an empty volume gets its data, by bootstrap or by refounding.
+//! * `rewind`: how a member whose log left the cluster's comes back as who it is.
 //! * `shipping`: the worker that ships log.
 //!
 //! Level-triggered: each turn looks at everything again, so a turn that failed half-way needs no memory of it.
@@ -14,6 +15,7 @@ mod act;
 mod follow;
 pub mod founding;
 mod observe;
+mod rewind;
 mod shipping;
 mod volume;
 
@@ -48,6 +50,7 @@ use crate::supervisor::breaches::Breaches;
 use crate::worker::JobHandle;
 use volume::{Search, Volume};
 
+pub use rewind::RewindEnded;
 pub(crate) use volume::ABANDONED;
 pub use volume::{Desk, VolumeFacts};
 
@@ -78,6 +81,8 @@ pub struct Node {
     pub handover: Handover,
     /// Held while a backup is begun.
     pub backup_begins: tokio::sync::Mutex<()>,
+    /// What a rewind left to be counted.
+    pub rewind_ended: RewindEnded,
     /// For programs of the engine that end by themselves.
     pub supervisor: Supervisor,
     /// What the gate loop is told.
@@ -147,6 +152,7 @@ pub struct Reconciler {
     started: Option<ProcessId>,
     /// Whom a server in recovery follows.
     follow: Option<FollowOrder>,
+    rewinds: rewind::Rewinds,
 }
 
 impl Reconciler {
@@ -166,6 +172,7 @@ impl Reconciler {
             last_reason: String::new(),
             started: None,
             follow: None,
+            rewinds: rewind::Rewinds::default(),
         }
     }
 
@@ -209,6 +216,7 @@ impl Reconciler {
         };
         self.look_for_volume().await;
         self.settle_founding().await;
+        self.tidy_rewinds();
         want.replays = self.volume.replays();
         let mut view = self.observe();
         let now = self.node.clock.now();
@@ -252,6 +260,7 @@ impl Reconciler {
             replays: self.volume.replays(),
             hold: self.hold.or(stopping.then_some(GateClosed::Stopping)).or(self.node.handover.hold()),
             admit: members::admitted(&view, &held_out),
+            borrow: members::borrowers(&view),
             change: members::change(&view, self.node.config.k, &held_out),
             follow: self.follow.clone(),
             keep_log: members::keeps_log_from(&view),

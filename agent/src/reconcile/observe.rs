@@ -32,7 +32,7 @@ impl Reconciler {
             gate,
             rule: report.rule,
             promise: self.volume.desk().and_then(|desk| desk.facts().promise),
-            part: report.part,
+            part: self.rewinding_part(report.part),
             peers: node.peers.view(node.clock.now()),
             repository: self.repository_view(),
             log: self.shipping.view(),
@@ -110,6 +110,9 @@ impl Reconciler {
                 Some(progress) => DataView::Restoring { progress },
                 None => DataView::Incomplete,
             },
+            Ok(Some(DataRecord::Rewinding(rewinding))) => {
+                DataView::Rewinding { onto: rewinding.onto, stage: rewinding.stage }
+            }
             Ok(Some(
                 DataRecord::Landed(_)
                 | DataRecord::Joining(Joining { stage: JoinStage::Landed(_), .. })

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use holdfast_model::status::VolumeView;
+use holdfast_model::status::{RewindStage, VolumeView};
 use holdfast_model::volume::{DeviceId, DeviceVerdict, DiskHealth, Verdict, VolumeIdentity};
 use holdfast_model::{ByteCount, ClusterId, Member, Promise, Tick};
 use holdfast_storage::mount::Unmount;
@@ -225,6 +225,7 @@ impl Volume {
         let data = self.desk().map(|desk| desk.facts().data);
         match data {
             Some(Ok(Some(DataRecord::Landed(_)))) => true,
+            Some(Ok(Some(DataRecord::Rewinding(rewinding)))) => rewinding.stage != RewindStage::Copying,
             Some(Ok(Some(DataRecord::Joining(joining)))) => matches!(joining.stage, JoinStage::Landed(_)),
             Some(Ok(_) | Err(_)) | None => false,
         }
@@ -347,6 +348,7 @@ impl Reconciler {
         let (clock, orders) = (self.node.clock, Arc::clone(&self.node.orders));
         tasks.spawn(probe::run(target, prober, clock, probe::Out { state: send, orders }, probing.clone()));
         self.fenced = false;
+        self.rewinds.reset();
         self.replay_checked = false;
         info!(%device, incarnation = %identity.incarnation, "volume mounted");
         let desk = Arc::new(desk);

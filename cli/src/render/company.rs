@@ -50,6 +50,7 @@ pub(super) fn part(part: &Part) -> String {
         | Part::Follows { .. }
         | Part::Recruited { .. }
         | Part::Waits { .. }
+        | Part::Rewinds { .. }
         | Part::Diverged { .. } => format!("{}{more}", word(part)),
     }
 }
@@ -67,6 +68,7 @@ fn word(part: &Part) -> String {
         Part::Follows { primary, streaming: false } => format!("would follow {}", primary.node),
         Part::Recruited { term } => format!("recruited for {term}"),
         Part::Waits { .. } => "waits".to_owned(),
+        Part::Rewinds { primary } => format!("rewinds onto {}", primary.node),
         Part::Diverged { .. } => "diverged".to_owned(),
     }
 }
@@ -75,7 +77,7 @@ fn detail(part: &Part) -> Option<&str> {
     match part {
         Part::Writes { change, .. } => change.as_deref(),
         Part::Waits { why } | Part::Diverged { why } => Some(why),
-        Part::None | Part::Follows { .. } | Part::Recruited { .. } => None,
+        Part::None | Part::Follows { .. } | Part::Recruited { .. } | Part::Rewinds { .. } => None,
     }
 }
 

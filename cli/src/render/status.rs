@@ -2,7 +2,7 @@
 
 use holdfast_model::status::{
     BreachesView, DataView, EngineView, LogView, NodeView, Operation, OperationKind, OperationState,
-    Progress, RepositoryView, VolumeView,
+    Progress, RepositoryView, RewindStage, VolumeView,
 };
 use holdfast_model::{Promise, Rule, Tick};
 
@@ -82,6 +82,7 @@ const fn kind(kind: OperationKind) -> &'static str {
         OperationKind::Restore => "restore",
         OperationKind::Format => "format",
         OperationKind::Join => "join",
+        OperationKind::Rewind => "rewind",
         OperationKind::Failover => "failover",
         OperationKind::Switchover => "switchover",
         OperationKind::ChangeMember => "change-member",
@@ -133,6 +134,14 @@ fn data(view: &DataView) -> String {
         DataView::Initialising => "a bootstrap is making it".to_owned(),
         DataView::Restoring { progress: done } => format!("restoring: {}", progress(done)),
         DataView::Ready => "ready".to_owned(),
+        DataView::Rewinding { onto, stage } => {
+            let stage = match stage {
+                RewindStage::Copying => "a copy is brought back",
+                RewindStage::Replaying => "a copy replays",
+                RewindStage::Taking => "a copy takes its place",
+            };
+            format!("off the log of term {onto}: {stage}")
+        }
         DataView::Broken { why } => format!("broken: {why}"),
     }
 }

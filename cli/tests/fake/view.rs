@@ -1,6 +1,6 @@
 //! What the fake daemon shows: one node of `orders` that serves, and things about it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use holdfast_model::peer::{Part, PeerSaid, PeerView};
 use holdfast_model::status::{
@@ -85,7 +85,7 @@ pub(crate) fn serving() -> NodeView {
             start: Lsn::from_offset(0x200_0000),
         }),
         promise: None,
-        part: Part::Writes { streams: BTreeMap::new(), change: None },
+        part: Part::Writes { streams: BTreeMap::new(), change: None, lends: BTreeSet::new() },
         peers: vec![],
         repository: RepositoryView::Ready {
             cluster: ClusterId::new("orders".parse().unwrap(), 0xabc),
@@ -149,7 +149,7 @@ pub(crate) fn three_zones() -> NodeView {
     let streams = BTreeMap::from([(of_node("n2", 8), Lsn::from_offset(0x300_0000))]);
     NodeView {
         rule: Some(rule),
-        part: Part::Writes { streams, change: Some("removing n3".to_owned()) },
+        part: Part::Writes { streams, change: Some("removing n3".to_owned()), lends: BTreeSet::new() },
         peers: vec![peer("n2", "eu-1b", Some(420), follows), silent],
         breaches: breaches(),
         ..alone

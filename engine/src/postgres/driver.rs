@@ -226,8 +226,17 @@ impl Engine for Postgres {
         self.session_for(doing).await?.rules().await.map_err(|err| of_session(doing, err))
     }
 
-    async fn admit(&mut self, members: &BTreeSet<Member>) -> Result<(), EngineError> {
-        self.admit_members(members).await
+    async fn admit(
+        &mut self,
+        members: &BTreeSet<Member>,
+        borrow: &BTreeSet<Member>,
+    ) -> Result<(), EngineError> {
+        self.admit_members(members, borrow).await
+    }
+
+    async fn checkpointed_in(&mut self) -> Result<Term, EngineError> {
+        let doing = "read the term of the last checkpoint";
+        self.session_for(doing).await?.checkpoint_timeline().await.map_err(|err| of_session(doing, err))
     }
 
     async fn expel(&mut self, member: &Member, deadline: Duration) -> Result<(), EngineError> {

@@ -16,6 +16,9 @@ use std::path::{Path, PathBuf};
 
 use holdfast_model::{Member, NodeName, Term};
 
+/// No member has this name: members' names hold a dot.
+const UNCOUNTED: &str = "holdfast_rewind";
+
 /// Files of this node's certificate, used as a server and as a member that follows. Off the data volume; the engine's user
 /// reads them, and the key belongs to it (mode 0600) or to root (0640), or Postgres refuses it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,12 +74,21 @@ impl Upstream {
         out
     }
 
+    /// The value of `primary_conninfo` for a server whose acks must not count yet: it receives under a name that is in no
+    /// list.
+    #[must_use]
+    pub fn uncounted_conninfo(&self, tls: &Tls) -> String {
+        let mut out = self.connection(tls);
+        push(&mut out, "application_name", UNCOUNTED);
+        out
+    }
+
     /// The connection string for a rewind, which reads files over SQL.
     #[must_use]
     pub fn rewind_conninfo(&self, tls: &Tls) -> String {
         let mut out = self.connection(tls);
         push(&mut out, "dbname", super::layout::DATABASE);
-        push(&mut out, "application_name", "holdfast_rewind");
+        push(&mut out, "application_name", UNCOUNTED);
         // It lists every file in one query, and compiling that gains nothing.
         push(&mut out, "options", "-c jit=off");
         out

@@ -23,13 +23,24 @@ use super::standby::{follow, promote, receiver};
 use crate::engine::EngineError;
 
 impl Postgres {
-    pub(super) async fn admit_members(&mut self, members: &BTreeSet<Member>) -> Result<(), EngineError> {
+    pub(super) async fn admit_members(
+        &mut self,
+        members: &BTreeSet<Member>,
+        borrow: &BTreeSet<Member>,
+    ) -> Result<(), EngineError> {
         let doing = "admit members";
         let session = self.session_for(doing).await?;
         for member in members {
             session.ensure_member(member).await.map_err(|err| of_session(doing, err))?;
         }
-        let peer = |member: &Member| Peer { member: member.clone(), address: None, rewinds: false };
+        for member in members.intersection(borrow) {
+            session.allow_rewind(member).await.map_err(|err| of_session(doing, err))?;
+        }
+        let peer = |member: &Member| Peer {
+            member: member.clone(),
+            address: None,
+            rewinds: borrow.contains(member),
+        };
         self.links.peers = members.iter().map(peer).collect();
         debug!(target: step::TARGET, step = gate::ADMITTED.name());
         Ok(())

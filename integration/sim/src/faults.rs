@@ -80,6 +80,7 @@ impl World {
         }
         let (zones, k, _) = self.settings.layout.unwrap_or(layout);
         self.k = k;
+        self.rewinds_fail = self.chance.one_in(6);
         self.net = crate::net::Net::of(zones.len());
         self.nodes = zones.iter().enumerate().map(|(n, zone)| machine(n, *zone)).collect();
         let mut disks: Vec<_> = self.nodes.iter_mut().map(|node| node.format(false)).collect();
@@ -352,14 +353,8 @@ impl World {
         let held: BTreeSet<usize> =
             open.first().and_then(|n| self.log(*n)).map(|log| log.held_out()).unwrap_or_default();
         held.into_iter().for_each(|node| self.hold_out(node, false));
-        if late > GIVEN_UP_MS && self.is_lost(false) {
+        if late > GIVEN_UP_MS && self.is_lost() {
             self.counts.one("more than k lost");
-            self.oracle.done = true;
-            return;
-        }
-        if late > GIVEN_UP_MS && self.is_lost(true) {
-            // It is rebuilt once no rule names it, and the rule that does not is acked by nobody else.
-            self.counts.one("more than k lost or diverged");
             self.oracle.done = true;
             return;
         }
@@ -399,15 +394,9 @@ impl World {
             && (0..self.nodes.len()).all(|other| other == n || follows(other))
     }
 
-    /// Whether so many members were lost, or left the chain while a rule names them, that nobody may be promoted or acked any
-    /// more.
-    fn is_lost(&self, without_diverged: bool) -> bool {
-        let diverged = |node: &Node| {
-            let part = node.agent.as_ref().map(|agent| &agent.report.part);
-            without_diverged && matches!(part, Some(Part::Diverged { .. }))
-        };
-        let there = self.nodes.iter().filter(|node| !diverged(node));
-        let live: BTreeSet<Member> = there.filter_map(|node| node.member().cloned()).collect();
+    /// Whether so many members were lost that nobody may be promoted or acked any more.
+    fn is_lost(&self) -> bool {
+        let live: BTreeSet<Member> = self.nodes.iter().filter_map(|node| node.member().cloned()).collect();
         let logs = (0..self.nodes.len()).filter_map(|n| self.log(n));
         let newest = logs.filter_map(|log| log.newest_id().map(|id| (id, log))).max_by_key(|(id, _)| *id);
         let Some((_, log)) = newest else { return true };

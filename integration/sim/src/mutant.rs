@@ -22,6 +22,9 @@ pub enum Mutant {
     ReceiveAfterRecruit,
     /// A voter acks under a rule that names it before that rule is acked.
     WidenBeforeAcked,
+    /// A member whose log left the chain is rewound where it is, to a checkpoint before the fork at first, and recruited as it
+    /// is meanwhile.
+    RewindInPlace,
     /// A rule is said to start where the timeline before began to end, although that timeline never had a rule.
     StartAtRulelessReign,
 }

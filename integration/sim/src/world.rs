@@ -49,6 +49,10 @@ pub(crate) enum Event {
         n: usize,
         life: u64,
     },
+    Copied {
+        n: usize,
+        life: u64,
+    },
     /// An engine answers from now on.
     Ready {
         n: usize,
@@ -118,6 +122,8 @@ pub(crate) struct World {
     pub(crate) oracle: Oracle,
     pub(crate) counts: Counts,
     pub(crate) mutant: Option<Mutant>,
+    /// No copy is brought back at the first tries.
+    pub(crate) rewinds_fail: bool,
     /// Faults may happen between two steps of an agent.
     pub(crate) chaos: bool,
     /// How many voters of other zones the configuration asks for.
@@ -151,6 +157,7 @@ impl World {
             oracle: Oracle::default(),
             counts: Counts::default(),
             mutant: settings.mutant,
+            rewinds_fail: false,
             chaos: false,
             k: 1,
             next_id: 0,
@@ -196,6 +203,7 @@ impl World {
             Event::LookAtStore { n, life } => self.look_at_store(n, life),
             Event::Ship { n, life } => self.ship(n, life),
             Event::Landed { n, life } => self.landed(n, life),
+            Event::Copied { n, life } => self.copied(n, life),
             Event::Ready { n, process } => self.server_is_ready(n, process),
             Event::Stopped { n, process } => self.server_has_stopped(n, process),
             Event::Flush { n, process } => self.flush(n, process),

@@ -68,6 +68,11 @@ fn counting_a_member_before_its_rule_is_acked() {
 }
 
 #[test]
+fn rewinding_in_place_what_may_still_be_recruited() {
+    is_found(Mutant::RewindInPlace, THREE, 60_000, &["(I1)"]);
+}
+
+#[test]
 fn a_rule_that_starts_where_a_reign_without_a_rule_ended() {
     is_found(Mutant::StartAtRulelessReign, THREE, 20_000, &["cannot be completed"]);
 }

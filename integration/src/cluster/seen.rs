@@ -109,6 +109,8 @@ pub enum Part {
         /// What is missing.
         why: String,
     },
+    /// A copy of its data is brought back onto the cluster's log.
+    Rewinds {},
     /// Its log went another way.
     Diverged {
         /// Where.

@@ -11,6 +11,7 @@
 //! * [`by_hand`]: a failover that no agent coordinates.
 //! * [`vouched`]: a failover on somebody's word.
 //! * [`clients`]: how clients find the primary and its followers.
+//! * [`rewound`]: a deposed primary with a tail comes back as who it is.
 //! * [`steps`]: an agent dies between two steps of a protocol.
 //!
 //! [`whole`]: three nodes from nothing, and a switchover. [`restored`]: every node is lost after reigns of every kind.
@@ -22,6 +23,7 @@ mod crash;
 mod disks;
 mod partition;
 mod restored;
+mod rewound;
 mod stage;
 mod steps;
 mod vouched;

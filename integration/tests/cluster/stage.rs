@@ -29,6 +29,8 @@ pub(crate) const NEIGHBOURS_LEFT: &[&str] = &[
     "This probably means the server terminated abnormally",
     "before or while processing the request.",
     "peer does not answer",
+    // Whom it asked died before it answered.
+    "for its rules: call",
     // Whoever is recruited stops receiving.
     "terminating walreceiver process",
     // A primary that comes back and had written what nobody acked.

@@ -1,7 +1,7 @@
 //! The database directory and the engine's process.
 
 use holdfast_model::Tick;
-use holdfast_model::status::{DataView, EngineView};
+use holdfast_model::status::{DataView, EngineView, RewindStage};
 
 use super::{Reader, Wire};
 use crate::v1;
@@ -21,6 +21,10 @@ impl Wire for DataView {
                 data::State::Restoring(data::Restoring { progress: Some(progress.to_wire()) })
             }
             Self::Ready => data::State::Ready(data::Ready {}),
+            Self::Rewinding { onto, stage } => {
+                let stage = stage_to_wire(*stage).into();
+                data::State::Rewinding(data::Rewinding { onto: onto.number(), stage })
+            }
             Self::Broken { why } => data::State::Broken(data::Broken { why: why.clone() }),
         };
         v1::DataView { state: Some(state) }
@@ -36,8 +40,33 @@ impl Wire for DataView {
                 Self::Restoring { progress: reader.required("progress", restoring.progress)? }
             }
             data::State::Ready(_) => Self::Ready,
+            data::State::Rewinding(rewinding) => {
+                let onto = reader.term("onto", rewinding.onto);
+                let stage = match stage_from_wire(rewinding.stage()) {
+                    Some(stage) => Some(stage),
+                    None => reader.fault("stage", "is none that this program knows".to_owned()),
+                };
+                Self::Rewinding { onto: onto?, stage: stage? }
+            }
             data::State::Broken(broken) => Self::Broken { why: broken.why },
         })
+    }
+}
+
+const fn stage_to_wire(stage: RewindStage) -> data::rewinding::Stage {
+    match stage {
+        RewindStage::Copying => data::rewinding::Stage::Copying,
+        RewindStage::Replaying => data::rewinding::Stage::Replaying,
+        RewindStage::Taking => data::rewinding::Stage::Taking,
+    }
+}
+
+const fn stage_from_wire(stage: data::rewinding::Stage) -> Option<RewindStage> {
+    match stage {
+        data::rewinding::Stage::Unspecified => None,
+        data::rewinding::Stage::Copying => Some(RewindStage::Copying),
+        data::rewinding::Stage::Replaying => Some(RewindStage::Replaying),
+        data::rewinding::Stage::Taking => Some(RewindStage::Taking),
     }
 }
 

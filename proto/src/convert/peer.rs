@@ -1,6 +1,6 @@
 //! What a node takes part in, and how the other nodes of its cluster look from there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use holdfast_model::peer::{Part, PeerSaid, PeerView};
 use holdfast_model::{Lsn, Member};
@@ -15,15 +15,17 @@ impl Wire for Part {
     fn to_wire(&self) -> v1::Part {
         let state = match self {
             Self::None => part::State::None(part::None {}),
-            Self::Writes { streams, change } => part::State::Writes(part::Writes {
+            Self::Writes { streams, change, lends } => part::State::Writes(part::Writes {
                 streams: streams.iter().map(stream_to_wire).collect(),
                 change: change.clone(),
+                lends: lends.iter().map(ToString::to_string).collect(),
             }),
             Self::Follows { primary, streaming } => {
                 part::State::Follows(part::Follows { primary: primary.to_string(), streaming: *streaming })
             }
             Self::Recruited { term } => part::State::Recruited(part::Recruited { term: term.number() }),
             Self::Waits { why } => part::State::Waits(part::Waits { why: why.clone() }),
+            Self::Rewinds { primary } => part::State::Rewinds(part::Rewinds { primary: primary.to_string() }),
             Self::Diverged { why } => part::State::Diverged(part::Diverged { why: why.clone() }),
         };
         v1::Part { state: Some(state) }
@@ -33,7 +35,10 @@ impl Wire for Part {
         Some(match reader.state(message.state)? {
             part::State::None(_) => Self::None,
             part::State::Writes(writes) => {
-                Self::Writes { streams: read_streams(reader, writes.streams)?, change: writes.change }
+                let streams = read_streams(reader, writes.streams);
+                let lends: Option<BTreeSet<Member>> =
+                    writes.lends.iter().map(|member| reader.parse("lends", member)).collect();
+                Self::Writes { streams: streams?, change: writes.change, lends: lends? }
             }
             part::State::Follows(follows) => Self::Follows {
                 primary: reader.parse("primary", &follows.primary)?,
@@ -43,6 +48,9 @@ impl Wire for Part {
                 Self::Recruited { term: reader.term("term", recruited.term)? }
             }
             part::State::Waits(waits) => Self::Waits { why: waits.why },
+            part::State::Rewinds(rewinds) => {
+                Self::Rewinds { primary: reader.parse("primary", &rewinds.primary)? }
+            }
             part::State::Diverged(diverged) => Self::Diverged { why: diverged.why },
         })
     }

@@ -3,7 +3,7 @@
 use holdfast_model::peer::{Part, PeerSaid, PeerView};
 use holdfast_model::status::{
     BreachesView, DataView, EngineView, Gate, GateClosed, LogView, NodeView, Operation, OperationKind,
-    OperationState, Progress, RepositoryView, VolumeView, Weakened,
+    OperationState, Progress, RepositoryView, RewindStage, VolumeView, Weakened,
 };
 use holdfast_model::volume::{DeviceId, DeviceVerdict, DiskHealth, Space, Verdict, VolumeIdentity};
 use holdfast_model::{
@@ -140,6 +140,7 @@ fn data() -> impl Strategy<Value = DataView> {
         Just(DataView::Initialising),
         progress().prop_map(|progress| DataView::Restoring { progress }),
         Just(DataView::Ready),
+        (term(), rewind_stage()).prop_map(|(onto, stage)| DataView::Rewinding { onto, stage }),
         text().prop_map(|why| DataView::Broken { why }),
     ]
 }
@@ -225,6 +226,10 @@ fn breaches() -> impl Strategy<Value = BreachesView> {
         .prop_map(|(cancelled, ended, weakened)| BreachesView { cancelled, ended, weakened })
 }
 
+fn rewind_stage() -> impl Strategy<Value = RewindStage> {
+    prop::sample::select(vec![RewindStage::Copying, RewindStage::Replaying, RewindStage::Taking])
+}
+
 fn operation() -> impl Strategy<Value = Operation> {
     let kind = prop::sample::select(vec![
         OperationKind::Bootstrap,
@@ -232,6 +237,7 @@ fn operation() -> impl Strategy<Value = Operation> {
         OperationKind::Restore,
         OperationKind::Format,
         OperationKind::Join,
+        OperationKind::Rewind,
         OperationKind::Failover,
         OperationKind::Switchover,
         OperationKind::ChangeMember,
@@ -252,9 +258,15 @@ fn operation() -> impl Strategy<Value = Operation> {
 
 fn part() -> impl Strategy<Value = Part> {
     let streams = proptest::collection::btree_map(member(), lsn(), 0..4);
+    let lends = proptest::collection::btree_set(member(), 0..3);
     prop_oneof![
         Just(Part::None),
-        (streams, option::of(text())).prop_map(|(streams, change)| Part::Writes { streams, change }),
+        (streams, option::of(text()), lends).prop_map(|(streams, change, lends)| Part::Writes {
+            streams,
+            change,
+            lends
+        }),
+        member().prop_map(|primary| Part::Rewinds { primary }),
         (member(), any::<bool>()).prop_map(|(primary, streaming)| Part::Follows { primary, streaming }),
         term().prop_map(|term| Part::Recruited { term }),
         text().prop_map(|why| Part::Waits { why }),

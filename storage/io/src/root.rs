@@ -196,6 +196,20 @@ impl Root {
         renamed().map_err(IoError::at("rename", from))
     }
 
+    /// Exchanges two entries within the root, at once. Durable only after [`Self::sync_dir`] of both parents.
+    ///
+    /// # Errors
+    /// [`IoError`]; `EINVAL` where the file system cannot.
+    pub fn exchange(&self, one: &Path, other: &Path) -> Result<(), IoError> {
+        let exchanged = || {
+            let (one_dir, one_name) = self.parent(one)?;
+            let (other_dir, other_name) = self.parent(other)?;
+            let flags = RenameFlags::RENAME_EXCHANGE;
+            renameat2(&one_dir, one_name, &other_dir, other_name, flags)
+        };
+        exchanged().map_err(IoError::at("exchange", one))
+    }
+
     /// Removes a file or symbolic link; one that is not there is fine.
     ///
     /// # Errors

@@ -204,6 +204,34 @@ async fn a_diverged_member_does_not_follow() {
 }
 
 #[tokio::test]
+async fn a_server_that_replays_what_may_be_given_up_is_not_recruited() {
+    let (mut world, orders) = standby().await;
+    let replays = GateOrders { replays: true, ..orders.clone() };
+    world.gate.recruit(member(), Term::new(3).unwrap(), &replays).await.unwrap_err();
+    world.gate.promote(&member(), Term::new(3).unwrap(), &replays).await.unwrap_err();
+    world.gate.recruit(member(), Term::new(3).unwrap(), &orders).await.unwrap();
+}
+
+#[tokio::test]
+async fn files_are_lent_to_who_is_let_in_and_once_they_tell_of_the_reign() {
+    let mut world = with_a_voter().await;
+    let borrows = GateOrders { borrow: [named("b", 1), named("x", 1)].into(), ..orders() };
+    let lends = |world: &World| match part(world) {
+        Part::Writes { lends, .. } => lends,
+        part => panic!("{part:?}"),
+    };
+    world.gate.engine.term = Term::new(2).unwrap();
+    world.settle(&borrows).await;
+    assert_eq!(world.gate.engine.lends, [named("b", 1)].into(), "x is no member");
+    assert_eq!(lends(&world), BTreeSet::new(), "its last checkpoint is of the reign before");
+    world.gate.engine.checkpointed = Term::new(2).unwrap();
+    world.settle(&borrows).await;
+    assert_eq!(lends(&world), [named("b", 1)].into());
+    world.settle(&orders()).await;
+    assert_eq!((world.gate.engine.lends.clone(), lends(&world)), (BTreeSet::new(), BTreeSet::new()));
+}
+
+#[tokio::test]
 async fn nobody_is_followed_below_a_recruit() {
     let (mut world, orders) = standby().await;
     world.settle(&orders).await;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use holdfast_engine::postgres::session::Session;
 use holdfast_model::ClusterId;
-use holdfast_model::status::{EngineView, Gate};
+use holdfast_model::status::{EngineView, Gate, RewindStage};
 use serde::Serialize;
 use tracing::{error, info, warn};
 
@@ -63,6 +63,11 @@ impl Reconciler {
                     warn!(error = %Causes(&err), "restored data not handed over to streaming, trying again");
                 }
             }
+            Ok(Some(DataRecord::Rewinding(rewinding))) if rewinding.stage == RewindStage::Replaying => {
+                if let Err(err) = self.settle_rewind(&desk, &rewinding).await {
+                    info!(error = %Causes(&err), "the rewound copy does not take the place yet, trying again");
+                }
+            }
             Ok(Some(DataRecord::Ready { .. })) => {
                 let open = matches!(self.node.gate.borrow().gate, Gate::Open { .. } | Gate::ReadOnly { .. });
                 if open && let Err(err) = self.forget_orders() {
@@ -70,7 +75,12 @@ impl Reconciler {
                 }
             }
             Ok(
-                Some(DataRecord::Initialising { .. } | DataRecord::Restoring(_) | DataRecord::Joining(_))
+                Some(
+                    DataRecord::Initialising { .. }
+                    | DataRecord::Restoring(_)
+                    | DataRecord::Joining(_)
+                    | DataRecord::Rewinding(_),
+                )
                 | None,
             )
             | Err(_) => {}

@@ -106,7 +106,7 @@ fn is_settled(orders: &GateOrders, report: &GateReport, writer: &Writer) -> bool
     match &report.part {
         _ if orders.process.is_none() => true,
         Part::Follows { streaming, .. } => *streaming,
-        Part::Diverged { .. } | Part::Recruited { .. } => true,
+        Part::Diverged { .. } | Part::Recruited { .. } | Part::Rewinds { .. } => true,
         Part::Writes { .. } => serving && writer.is_settled() && orders.change.is_none(),
         Part::Waits { .. } | Part::None => false,
     }
@@ -127,11 +127,12 @@ impl Gist {
     fn of(report: &GateReport) -> Self {
         let (part, streams) = match &report.part {
             Part::None => (0, 0),
-            Part::Writes { streams, change } => (1 + u8::from(change.is_some()), streams.len()),
+            Part::Writes { streams, change, .. } => (1 + u8::from(change.is_some()), streams.len()),
             Part::Follows { streaming, .. } => (3 + u8::from(*streaming), 0),
             Part::Recruited { .. } => (5, 0),
             Part::Waits { .. } => (6, 0),
             Part::Diverged { .. } => (7, 0),
+            Part::Rewinds { .. } => (8, 0),
         };
         Self {
             gate: report.gate.clone(),

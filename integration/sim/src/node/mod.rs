@@ -5,7 +5,7 @@
 //! each file says which of the daemon's it mirrors.
 //!
 //! * `gate`, `writer`, `standby`: the gate loop.
-//! * `reconcile`, `join`: the reconcile loop.
+//! * `reconcile`, `join`, `rewind`: the reconcile loop.
 //! * `calls`: what coordinators ask of a member.
 //! * `peers`: what agents hear of one another.
 //! * `ship`: log on its way to the object store.
@@ -15,6 +15,7 @@ mod gate;
 mod join;
 mod peers;
 mod reconcile;
+mod rewind;
 mod ship;
 mod standby;
 mod writer;
@@ -30,6 +31,7 @@ use holdfast_model::{Incarnation, Member, NodeName, Promise, Rule, Term, Tick, Z
 use holdfast_replication::change::Change;
 
 pub(crate) use calls::Call;
+use rewind::Rewinds;
 use ship::Shipping;
 use standby::Standby;
 use writer::Writer;
@@ -51,6 +53,12 @@ pub(crate) enum Data {
     Ready {
         reign: Option<Term>,
     },
+    /// A copy is brought onto the log of a reign, and is to take the place of the data.
+    Rewinding {
+        onto: Term,
+        primary: Member,
+        taking: bool,
+    },
 }
 
 /// A formatted disk.
@@ -60,6 +68,8 @@ pub(crate) struct Disk {
     pub(crate) promise: Option<Promise>,
     pub(crate) data: Data,
     pub(crate) files: Files,
+    /// A copy that is whole.
+    pub(crate) beside: Option<Files>,
 }
 
 /// A machine.
@@ -168,6 +178,7 @@ pub(crate) struct Agent {
     pub(crate) asks_rules: Option<(Rule, usize, Tick)>,
     pub(crate) started: Option<u64>,
     pub(crate) joining: bool,
+    pub(crate) rewinds: Rewinds,
     pub(crate) shipping: Option<Shipping>,
     pub(crate) calls: Vec<Call>,
     /// The promise that a shortcut keeps here only.
@@ -190,7 +201,7 @@ impl Node {
         }
         let member =
             Member { node: self.name.clone(), incarnation: Incarnation::from_random(self.incarnations) };
-        Disk { member, promise: None, data: Data::Absent, files: Files::default() }
+        Disk { member, promise: None, data: Data::Absent, files: Files::default(), beside: None }
     }
 }
 
@@ -221,6 +232,7 @@ impl World {
             asks_rules: None,
             started: None,
             joining: false,
+            rewinds: Rewinds::default(),
             shipping: None,
             calls: vec![],
             promise_in_memory: None,

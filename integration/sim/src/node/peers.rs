@@ -91,11 +91,12 @@ struct Gist<'a> {
 fn gist(said: &PeerSaid) -> Gist<'_> {
     let part = match &said.part {
         Part::None => (0, 0),
-        Part::Writes { streams, change } => (1 + u8::from(change.is_some()), streams.len()),
+        Part::Writes { streams, change, .. } => (1 + u8::from(change.is_some()), streams.len()),
         Part::Follows { streaming, .. } => (3 + u8::from(*streaming), 0),
         Part::Recruited { .. } => (5, 0),
         Part::Waits { .. } => (6, 0),
         Part::Diverged { .. } => (7, 0),
+        Part::Rewinds { .. } => (8, 0),
     };
     let rule = said.rule.as_ref().map(|rule| rule.id);
     Gist { member: said.member.as_ref(), rule, promised: said.promised, gate: &said.gate, part }

@@ -5,7 +5,8 @@ use std::rc::Rc;
 
 use holdfast_agent_decide::{Action, Desired, EngineWanted, decide, members};
 use holdfast_model::status::{
-    DataView, EngineView, Gate, GateClosed, Operation, OperationKind, OperationState, Progress, VolumeView,
+    DataView, EngineView, Gate, GateClosed, Operation, OperationKind, OperationState, Progress, RewindStage,
+    VolumeView,
 };
 use holdfast_model::volume::{DeviceId, DiskHealth, Space, VolumeIdentity};
 use holdfast_model::{ByteCount, Member, NodeName, Promise, Rule};
@@ -98,7 +99,7 @@ impl World {
         let disk = self.nodes[n].disk.as_ref().filter(|disk| disk.member == *mounted);
         let reign = match disk.map(|disk| &disk.data) {
             Some(Data::Ready { reign }) => *reign,
-            Some(Data::Absent | Data::Joining | Data::Landed { .. }) | None => None,
+            Some(Data::Absent | Data::Joining | Data::Landed { .. } | Data::Rewinding { .. }) | None => None,
         };
         Some(Membership {
             member: mounted.clone(),
@@ -127,16 +128,21 @@ impl World {
         if known != agent.report.rule.as_ref().map(|rule| rule.id) {
             agent.view.rule = agent.report.rule.as_ref().map(|rule| (**rule).clone());
         }
-        agent.view.part.clone_from(&agent.report.part);
+        agent.view.part = self.rewinding_part(n, agent);
         for peer in &mut agent.view.peers {
             let at = self.nodes.iter().position(|node| node.name == peer.node);
             peer.heard_ms = at.and_then(|at| agent.heard[at]).map(|heard| now.millis_since(heard));
         }
         agent.view.log.running = agent.shipping.is_some();
-        if agent.joining == agent.view.operations.is_empty() {
-            let state = OperationState::Running { progress: Progress::default() };
-            let join = Operation { id: String::new(), kind: OperationKind::Join, since: now, state };
-            agent.view.operations = if agent.joining { vec![join] } else { vec![] };
+        let working = match (agent.joining, agent.rewinds.copying) {
+            (true, _) => Some(OperationKind::Join),
+            (false, true) => Some(OperationKind::Rewind),
+            (false, false) => None,
+        };
+        if working != agent.view.operations.first().map(|operation| operation.kind) {
+            let state = || OperationState::Running { progress: Progress::default() };
+            let one = |kind| Operation { id: String::new(), kind, since: now, state: state() };
+            agent.view.operations = working.map(one).into_iter().collect();
         }
     }
 
@@ -183,6 +189,10 @@ impl World {
             Some(Data::Joining) if agent.joining => DataView::Restoring { progress: Progress::default() },
             Some(Data::Joining) => DataView::Incomplete,
             Some(Data::Landed { .. } | Data::Ready { .. }) => DataView::Ready,
+            Some(Data::Rewinding { onto, taking, .. }) => {
+                let stage = if *taking { RewindStage::Taking } else { RewindStage::Copying };
+                DataView::Rewinding { onto: *onto, stage }
+            }
         };
     }
 
@@ -238,6 +248,7 @@ impl World {
             }
             Action::Unmount => {
                 (agent.mounted, agent.follow, agent.shipping, agent.joining) = (None, None, None, false);
+                agent.rewinds = super::Rewinds::default();
                 self.wake_reconcile_soon(n, agent);
             }
             Action::Format(_) => {
@@ -271,7 +282,10 @@ impl World {
             }
             Action::StartEngine => self.start_engine(n, agent),
             Action::StartShipping => self.start_shipping(n, agent),
-            Action::StartBackup => {}
+            Action::StartBackup | Action::Checkpoint => {}
+            Action::Rewind(onto) => self.rewind(n, agent, onto),
+            Action::GiveUpRewind => self.give_up_rewind(n, agent),
+            Action::TakeRewound => self.take_rewound(n, agent),
             Action::FenceVolume | Action::Bootstrap | Action::Refound => {
                 self.violated(format!("{} does what nothing here calls for: {action:?}", name(n)));
             }
@@ -340,7 +354,7 @@ impl World {
         match disk.data {
             Data::Ready { reign } if reign.is_none() || reign != promised => disk.files.standby = true,
             Data::Landed { .. } => disk.files.standby = true,
-            Data::Ready { .. } | Data::Absent | Data::Joining => {}
+            Data::Ready { .. } | Data::Absent | Data::Joining | Data::Rewinding { .. } => {}
         }
         agent.follow = None;
         self.start_server(n);

@@ -82,14 +82,17 @@ impl Writer {
         self.applied.is_none() && !((orders.fresh || self.promoted) && waits)
     }
 
-    fn sync(&self, rule: Option<&Rule>) -> Sync {
+    fn sync(&self, rule: Option<&Rule>, mutant: Option<Mutant>) -> Sync {
         if let Some(changing) = &self.changing {
             return Sync::Quorum(changing.quorum.clone());
         }
         match (&self.marker, rule) {
             (Marker::Written { quorum, .. }, _) => Sync::Quorum(quorum.clone()),
-            (Marker::Due | Marker::Acked, Some(rule)) => Sync::Quorum(AckQuorum::of(rule)),
-            (Marker::Due | Marker::Acked, None) => Sync::Nobody,
+            (Marker::Acked, Some(rule)) => Sync::Quorum(AckQuorum::of(rule)),
+            (Marker::Due, Some(rule)) if mutant == Some(Mutant::ListFromUnackedMarker) => {
+                Sync::Quorum(AckQuorum::of(rule))
+            }
+            (Marker::Due, _) | (Marker::Acked, None) => Sync::Nobody,
         }
     }
 
@@ -115,7 +118,7 @@ impl World {
         orders: Orders<'_>,
         report: &mut GateReport,
     ) {
-        report.part = Part::Writes { streams: BTreeMap::new(), change: None };
+        report.part = Part::Writes { streams: BTreeMap::new(), change: None, lends: Self::lends(agent) };
         match agent.writer.marker.clone() {
             Marker::Acked => {}
             Marker::Due => self.write_marker(n, agent, orders, report),
@@ -142,7 +145,7 @@ impl World {
             streams.insert(sender.member.clone(), lsn(sender.flushed));
         }
         agent.writer.catch_up = catch_up;
-        report.part = Part::Writes { streams, change: None };
+        report.part = Part::Writes { streams, change: None, lends: Self::lends(agent) };
     }
 
     fn write_marker(&mut self, n: usize, agent: &mut Agent, orders: Orders<'_>, report: &mut GateReport) {
@@ -193,7 +196,7 @@ impl World {
         report: &mut GateReport,
     ) {
         let (orders, process) = orders;
-        let sync = agent.writer.sync(report.rule.as_deref());
+        let sync = agent.writer.sync(report.rule.as_deref(), self.mutant);
         let attach = agent.writer.attach(orders, report.rule.as_deref());
         let to = InForce { gate: wanted.clone(), sync, attach };
         let before = agent.writer.applied.take();

@@ -6,10 +6,12 @@
 //! alive or dead.
 //!
 //! * [`reigns`]: recruit, promote, follow, and whoever coordinates.
+//! * [`rewinds`]: a deposed primary with a tail comes back.
 //! * [`members`]: a voter is removed and admitted again.
 
 mod members;
 mod reigns;
+mod rewinds;
 
 use std::time::Duration;
 
