@@ -23,6 +23,8 @@ pub(crate) enum Naive {
     WeakerU,
     /// Log is shipped as soon as it is written.
     ShipsUnacked,
+    /// A member whose log left the chain goes back behind the fork on its only copy, and may be recruited as it is then.
+    RewindsInPlace,
 }
 
 /// How much of everything may happen.
@@ -40,6 +42,7 @@ pub(crate) struct Bounds {
     pub(crate) losses: u8,
     pub(crate) changes: u8,
     pub(crate) restores: u8,
+    pub(crate) rewinds: u8,
     /// Answers of recruited members that are lost.
     pub(crate) unheard: u8,
     /// Followers receive all there is at once, reports arrive and agents look as soon as they can, and each attempt is at
@@ -80,6 +83,8 @@ pub(crate) enum Step {
     Forget(usize),
     /// A node is told to follow a primary.
     Follow(usize, usize),
+    /// A copy of a node whose log left the chain of a primary is brought onto that primary's log, and takes its place.
+    Rewind(usize, usize),
     /// Agent and engine of a node end and start again.
     Crash(usize),
     /// Its disk is lost, and a blank one is there.
@@ -175,6 +180,7 @@ impl Model for Protocol {
             Step::Deliver(node) => self.deliver(&mut next, node)?,
             Step::Look(node) => self.look(&mut next, node)?,
             Step::Follow(node, primary) => self.follow(&mut next, node, primary)?,
+            Step::Rewind(node, primary) => self.rewind(&mut next, node, primary)?,
             Step::Crash(node) => self.crash(&mut next, node),
             Step::LoseDisk(node) => self.lose_disk(&mut next, node),
             Step::Restore(node) => self.restore(&mut next, node)?,
@@ -228,6 +234,9 @@ impl Protocol {
         }
         for primary in others.clone().filter(|other| state.nodes[*other].reign().is_some()) {
             steps.push(Step::Follow(node, primary));
+            if !own.log.is_empty() && spent.rewinds < bounds.rewinds {
+                steps.push(Step::Rewind(node, primary));
+            }
         }
         match &own.role {
             Role::Idle => {}

@@ -62,6 +62,12 @@ fn a_weaker_u_that_trusts_in_knowing_the_primary() {
 }
 
 #[test]
+fn rewinding_in_place_who_may_be_recruited() {
+    let bounds = Bounds { attempts: 2, losses: 1, writes: 2, rewinds: 1, prompt: true, ..three_zones() };
+    finds(Naive::RewindsInPlace, &bounds, &[NO_ACKED_LOSS]);
+}
+
+#[test]
 fn shipping_what_is_not_acked() {
     let bounds = Bounds { attempts: 1, term_max: 2, losses: 1, restores: 1, ..three_zones() };
     finds(Naive::ShipsUnacked, &bounds, &[SHIPPED_STAYS]);

@@ -164,6 +164,31 @@ impl Protocol {
         Some(())
     }
 
+    /// What is on the copy before that counts for nothing, so that it is one step.
+    pub(crate) fn rewind(&self, state: &mut Cluster, node: usize, primary: usize) -> Option<()> {
+        let (upstream, own) = (&state.nodes[primary], &state.nodes[node]);
+        let term = upstream.reign()?.term;
+        let rules: Vec<Arc<Rule>> = upstream.rules().map(|rule| self.rules.get(rule)).collect();
+        let rule = rules.iter().find(|rule| rule.id.term.number() == u32::from(term))?;
+        let pledge = Pledge { term, attempt: 0 };
+        let stand = Stand { last_rule: None, ..self.stand(state, node) };
+        let promised = promise::follow(stand.as_standing(), rule, attempt(pledge)).ok()?;
+        let same = own.log.iter().zip(&upstream.log).take_while(|(own, other)| own == other).count();
+        if same == own.log.len() {
+            return None;
+        }
+        let log = upstream.log.clone();
+        state.spent.rewinds += 1;
+        let in_place = self.is(Naive::RewindsInPlace);
+        let own = &mut state.nodes[node];
+        own.log = if in_place { log[..same.saturating_sub(1)].to_vec() } else { log };
+        if promised != Promised::Already {
+            own.promise = Some(pledge);
+        }
+        own.role = Role::Idle;
+        Some(())
+    }
+
     /// Everything in memory is gone. A primary resumes in place if it may; everybody else waits to be told.
     pub(crate) fn crash(&self, state: &mut Cluster, node: usize) {
         state.spent.crashes += 1;

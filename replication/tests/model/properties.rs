@@ -18,6 +18,8 @@ pub(crate) const FAILS_OVER: &str = "a failover opens";
 pub(crate) const RECOVERS: &str = "a write is acknowledged after a failover";
 pub(crate) const READMITS: &str = "a new incarnation becomes a voter";
 
+pub(crate) const REWINDS: &str = "a write is acknowledged by whoever was rewound";
+
 fn open_primaries(state: &Cluster) -> impl Iterator<Item = (&Node, &Reign)> {
     let reigns = state.nodes.iter().filter_map(|node| node.reign().map(|reign| (node, reign)));
     reigns.filter(|(_, reign)| reign.open)
@@ -69,6 +71,19 @@ fn names_a_new_incarnation(model: &Protocol, state: &Cluster) -> bool {
     })
 }
 
+/// The first primary follows another reign, and without it the newest acknowledged write would not be.
+fn acked_by_who_was_rewound(model: &Protocol, state: &Cluster) -> bool {
+    let first = &state.nodes[0];
+    let rewound = matches!(first.role, Role::Following { term: 2.., .. })
+        && (first.incarnation, state.spent.rewinds > 0) == (0, true);
+    let newest = state.acknowledged.last().filter(|(_, term)| *term > 1);
+    let holds = |node: &&Node| {
+        newest.is_some_and(|(newest, _)| node.log.iter().filter_map(write_of).any(|held| held == *newest))
+    };
+    let others = state.nodes[1..].iter().filter(|node| node.reign().is_none()).filter(holds).count();
+    rewound && holds(&first) && others < usize::try_from(model.bounds.k).unwrap()
+}
+
 pub(crate) fn all() -> Vec<Property<Protocol>> {
     vec![
         Property::always(NO_ACKED_LOSS, |_, state: &Cluster| held(state, &state.acknowledged)),
@@ -83,6 +98,7 @@ pub(crate) fn all() -> Vec<Property<Protocol>> {
             state.acknowledged.iter().any(|(_, term)| *term > 1)
         }),
         Property::sometimes(READMITS, names_a_new_incarnation),
+        Property::sometimes(REWINDS, acked_by_who_was_rewound),
     ]
 }
 

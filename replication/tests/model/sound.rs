@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use stateright::{Checker, Model};
 
 use super::actions::{Bounds, Protocol};
-use super::properties::{FAILS_OVER, READMITS, RECOVERS, describe};
+use super::properties::{FAILS_OVER, READMITS, RECOVERS, REWINDS, describe};
 use super::story::story;
 
 /// How many stories a random check tells for each case of a property test, so that `PROPTEST_CASES` sets both.
@@ -27,6 +27,7 @@ pub(crate) fn three_zones() -> Bounds {
         losses: 0,
         changes: 0,
         restores: 0,
+        rewinds: 0,
         unheard: 0,
         prompt: false,
     }
@@ -46,7 +47,7 @@ pub(crate) fn check(bounds: Bounds, reachable: &[&'static str]) {
 
 fn assert_none_violated(checker: &impl Checker<Protocol>, reachable: &[&'static str]) {
     for (name, path) in checker.discoveries() {
-        let expected = [FAILS_OVER, RECOVERS, READMITS].contains(&name);
+        let expected = [FAILS_OVER, RECOVERS, READMITS, REWINDS].contains(&name);
         let steps = path.clone().into_actions();
         let last = path.last_state();
         assert!(expected, "{name}\nafter {steps:#?}\n{}", describe(checker.model(), last));
@@ -75,13 +76,19 @@ fn a_lost_disk_comes_back_as_another_voter() {
 }
 
 #[test]
+fn a_deposed_primary_is_rewound_beside_a_lost_disk() {
+    let bounds = Bounds { attempts: 2, losses: 1, writes: 2, rewinds: 1, prompt: true, ..three_zones() };
+    check(bounds, &[FAILS_OVER, RECOVERS, REWINDS]);
+}
+
+#[test]
 fn everything_at_once_within_narrow_bounds() {
     let bounds = Bounds { attempts: 1, crashes: 1, losses: 1, changes: 1, prompt: true, ..three_zones() };
     check(bounds, &[FAILS_OVER, RECOVERS]);
 }
 
 /// Stories that are too many to be told each: every one is a number, and can be told again.
-fn at_random(bounds: Bounds) {
+fn at_random(bounds: Bounds, reachable: &[&str]) {
     let model = Protocol::new(bounds, None);
     let cases = u64::from(proptest::test_runner::Config::default().cases);
     let stories = (cases * STORIES_PER_CASE).min(STORIES_MAX);
@@ -95,7 +102,7 @@ fn at_random(bounds: Bounds) {
         reached.extend(story.reached);
     }
     println!("{stories} stories, {states} states, reached {reached:?}");
-    assert!([FAILS_OVER, RECOVERS, READMITS].iter().all(|name| reached.contains(name)), "only {reached:?}");
+    assert!(reachable.iter().all(|name| reached.contains(name)), "only {reached:?}");
 }
 
 /// More of everything than could be gone through.
@@ -109,6 +116,7 @@ fn plenty() -> Bounds {
         losses: 3,
         changes: 6,
         restores: 3,
+        rewinds: 3,
         unheard: 2,
         ..three_zones()
     }
@@ -116,10 +124,12 @@ fn plenty() -> Bounds {
 
 #[test]
 fn everything_at_once_in_four_zones_at_random() {
-    at_random(Bounds { zones: vec![0, 1, 2, 3], ..plenty() });
+    let bounds = Bounds { zones: vec![0, 1, 2, 3], ..plenty() };
+    at_random(bounds, &[FAILS_OVER, RECOVERS, READMITS, REWINDS]);
 }
 
 #[test]
 fn everything_at_once_with_two_acks_at_random() {
-    at_random(Bounds { zones: vec![0, 1, 2, 3, 4], voters: 4, k: 2, prompt: true, ..plenty() });
+    let bounds = Bounds { zones: vec![0, 1, 2, 3, 4], voters: 4, k: 2, prompt: true, ..plenty() };
+    at_random(bounds, &[FAILS_OVER, RECOVERS, READMITS]);
 }

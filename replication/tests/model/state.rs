@@ -109,6 +109,7 @@ pub(crate) struct Spent {
     pub(crate) losses: u8,
     pub(crate) changes: u8,
     pub(crate) restores: u8,
+    pub(crate) rewinds: u8,
     pub(crate) unheard: u8,
 }
 

@@ -216,9 +216,9 @@ async fn a_server_that_replays_what_may_be_given_up_is_not_recruited() {
 async fn files_are_lent_to_who_is_let_in_and_once_they_tell_of_the_reign() {
     let mut world = with_a_voter().await;
     let borrows = GateOrders { borrow: [named("b", 1), named("x", 1)].into(), ..orders() };
-    let lends = |world: &World| match part(world) {
-        Part::Writes { lends, .. } => lends,
-        part => panic!("{part:?}"),
+    let lends = |world: &World| {
+        let Part::Writes { lends, .. } = part(world) else { panic!("{:?}", part(world)) };
+        lends
     };
     world.gate.engine.term = Term::new(2).unwrap();
     world.settle(&borrows).await;
