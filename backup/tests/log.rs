@@ -110,6 +110,19 @@ async fn a_complete_segment_is_compacted_and_its_pieces_go() {
 }
 
 #[tokio::test]
+async fn what_is_compacted_while_a_reader_opens_is_read_all_the_same() {
+    let store = Faulty::new();
+    let repository = repository(&store).await;
+    shipper(&repository).await.ship(lsn(0), &log(0, 1000)).await.unwrap();
+    let piece = store.keys().await.into_iter().find(|key| key.contains("/log/")).unwrap();
+    // Listed, and gone when it is read; the next listing says where its log is now.
+    store.set(Fault::Gone(piece.clone(), 2));
+    assert_eq!(reader(&repository).await.unwrap().end(), lsn(1000));
+    store.set(Fault::Missing(piece));
+    assert!(matches!(reader(&repository).await, Err(LogError::Store(err)) if err.is_missing()));
+}
+
+#[tokio::test]
 async fn compaction_cut_short_at_any_request_loses_nothing() {
     for lost_answer in [false, true] {
         for n in 0.. {

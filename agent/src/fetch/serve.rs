@@ -1,4 +1,6 @@
 //! The worker's side of the socket: answers one file at a time, from a [`LogSource`].
+//!
+//! Invariant: `a_request_that_was_cut_off_is_not_answered`, a test below.
 
 use std::io;
 use std::sync::Arc;
@@ -63,6 +65,10 @@ async fn answer<S: LogSource>(stream: UnixStream, source: &S) -> io::Result<()> 
     let mut stream = BufReader::new(stream);
     let mut name = String::new();
     tokio::time::timeout(REQUEST_DEADLINE, stream.read_line(&mut name)).await??;
+    if !name.ends_with('\n') {
+        // Whoever asked was ended before it had said what for.
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
     let (status, body) = match source.file(name.trim_end()).await {
         Ok(LogFile::Bytes(body)) => (DELIVERED, body),
         Ok(LogFile::PastEnd) => (PAST_END, Bytes::new()),
@@ -75,4 +81,45 @@ async fn answer<S: LogSource>(stream: UnixStream, source: &S) -> io::Result<()> 
     stream.write_all(&(body.len() as u64).to_le_bytes()).await?;
     stream.write_all(&body).await?;
     stream.shutdown().await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+
+    /// Has every file.
+    struct Everything;
+
+    #[async_trait]
+    impl LogSource for Everything {
+        type Error = Infallible;
+
+        async fn file(&self, name: &str) -> Result<LogFile, Infallible> {
+            Ok(LogFile::Bytes(Bytes::from(name.to_owned())))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_that_was_cut_off_is_not_answered() {
+        let asked = async |request: &'static [u8]| {
+            let (mut asks, answers) = UnixStream::pair().unwrap();
+            let answering = async { answer(answers, &Everything).await.is_ok() };
+            let asking = async {
+                asks.write_all(request).await.unwrap();
+                asks.shutdown().await.unwrap();
+                let mut told = Vec::new();
+                asks.read_to_end(&mut told).await.unwrap();
+                told.is_empty()
+            };
+            tokio::join!(answering, asking)
+        };
+        assert_eq!(asked(b"00000002.history\n").await, (true, false));
+        for cut in [&b""[..], b"00000002.hist"] {
+            assert_eq!(asked(cut).await, (false, true));
+        }
+    }
 }

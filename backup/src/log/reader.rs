@@ -29,6 +29,25 @@ pub enum Segment {
     PastEnd,
 }
 
+/// Listings of one reign's log of which each may find another part compacted since. One lasts for many compactions.
+const LISTINGS_MAX: usize = 4;
+
+/// What there is of a reign's log from `start` on, and where that ends. Its primary may ship and compact meanwhile.
+async fn line(repository: &Repository, term: Term, start: Lsn) -> Result<(Index, Lsn), LogError> {
+    let mut listings = 1;
+    loop {
+        let index = Index::load(repository, term).await?;
+        if index.is_empty() {
+            return Ok((index, start));
+        }
+        match index.end_of_line(repository, start).await {
+            Ok(end) => return Ok((index, end)),
+            Err(LogError::Store(error)) if error.is_missing() && listings < LISTINGS_MAX => listings += 1,
+            Err(error) => return Err(error),
+        }
+    }
+}
+
 /// Log of the reigns of one chain, from one position on.
 #[derive(Debug)]
 pub struct LogReader {
@@ -57,9 +76,8 @@ impl LogReader {
         let mut reigns = Vec::new();
         let mut end = from;
         for reign in chain.reigns().iter().filter(|reign| reign.term >= term) {
-            let index = Index::load(repository, reign.term).await?;
             let start = if reign.term == term { from } else { reign.start };
-            let shipped = if index.is_empty() { start } else { index.end_of_line(repository, start).await? };
+            let (index, shipped) = line(repository, reign.term, start).await?;
             end = match reign.end {
                 Some(cut) if shipped < cut => {
                     return Err(LogError::Incomplete { term: reign.term, have: shipped, need: cut });

@@ -37,6 +37,8 @@ pub(crate) enum Fault {
     Cut(String, u64),
     /// Keys that contain this text do not exist.
     Missing(String),
+    /// Keys that contain this text do not exist, so many times.
+    Gone(String, u64),
     /// Requests whose key contains this text fail.
     Down(String),
 }
@@ -98,7 +100,7 @@ impl Faulty {
             || Error::NotFound { path: key.to_owned(), source: "missing on purpose".to_owned().into() };
         let refused = || (Err(Self::refuse()), Ok(()));
         let granted = (Ok(()), Ok(()));
-        match &*self.fault.lock().unwrap() {
+        match &mut *self.fault.lock().unwrap() {
             Fault::DownFrom(n) => {
                 if number >= *n {
                     refused()
@@ -119,8 +121,17 @@ impl Faulty {
                 }
             }
             Fault::Missing(text) if key.contains(text.as_str()) => (Err(missing()), Ok(())),
+            Fault::Gone(text, times) if *times > 0 && key.contains(text.as_str()) => {
+                *times -= 1;
+                (Err(missing()), Ok(()))
+            }
             Fault::Down(text) if key.contains(text.as_str()) => refused(),
-            Fault::None | Fault::Flip(..) | Fault::Cut(..) | Fault::Missing(_) | Fault::Down(_) => granted,
+            Fault::None
+            | Fault::Flip(..)
+            | Fault::Cut(..)
+            | Fault::Missing(_)
+            | Fault::Gone(..)
+            | Fault::Down(_) => granted,
         }
     }
 
@@ -144,6 +155,7 @@ impl Faulty {
             | Fault::AnswerLostFrom(_)
             | Fault::Once(_)
             | Fault::Missing(_)
+            | Fault::Gone(..)
             | Fault::Down(_) => bytes,
         }
     }

@@ -15,10 +15,20 @@ use holdfast_model::{Lsn, Term};
 /// Bytes of one page of the log (`XLOG_BLCKSZ`); a build option that nobody changes, checked by [`super::control`].
 pub const PAGE_BYTES: u64 = 8192;
 
-/// Whether `bytes` can be the log from `from` on: each page that begins in them is headed as the page of its place. A segment
-/// file that is kept for later use holds pages of other places, and so does one that was cut short.
+/// What may follow on the last record of a part of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rest {
+    /// Nothing: the log goes on to the end of the part.
+    Log,
+    /// Zeros, up to the end of the segment: the log goes on in the next one. A switch to another segment (`pg_switch_wal`,
+    /// the end of a backup) leaves the rest of one blank.
+    Blank,
+}
+
+/// Whether `bytes` can be the log from `from` on: each page that begins in them is headed as the page of its place, but for a
+/// blank `rest`. A segment file that is kept for later use holds pages of other places, and so does one that was cut short.
 #[must_use]
-pub fn are_in_place(bytes: &[u8], from: Lsn, segments: Segments) -> bool {
+pub fn are_in_place(bytes: &[u8], from: Lsn, segments: Segments, rest: Rest) -> bool {
     let end = from.offset() + bytes.len() as u64;
     let mut at = from.offset().next_multiple_of(PAGE_BYTES);
     while at < end {
@@ -28,7 +38,7 @@ pub fn are_in_place(bytes: &[u8], from: Lsn, segments: Segments) -> bool {
         let segment_start = at.is_multiple_of(segments.bytes());
         let whole = page.len() >= record::PAGE_HEADER;
         if whole && record::page_header(page, Lsn::from_offset(at), segment_start).is_none() {
-            return false;
+            return rest == Rest::Blank && !segment_start && page.iter().all(|byte| *byte == 0);
         }
         at += PAGE_BYTES;
     }
@@ -148,14 +158,19 @@ mod tests {
         let start = 3 * segments.bytes();
         let log: Vec<u8> = (0..4).flat_map(|n| page(start + n * PAGE_BYTES)).collect();
         let holds = |skip: usize, take: usize| {
-            are_in_place(&log[skip..skip + take], Lsn::from_offset(start + skip as u64), segments)
+            are_in_place(&log[skip..skip + take], Lsn::from_offset(start + skip as u64), segments, Rest::Log)
         };
         assert!(holds(0, log.len()) && holds(100, 20_000) && holds(100, 50) && holds(8000, 200));
-        let at = |offset| are_in_place(&log, Lsn::from_offset(offset), segments);
+        let at = |offset| are_in_place(&log, Lsn::from_offset(offset), segments, Rest::Log);
         assert!(!at(start + PAGE_BYTES) && !at(2 * segments.bytes()), "log of another place");
         let mut zeroed = log.clone();
         zeroed[2 * 8192..].fill(0);
-        assert!(!are_in_place(&zeroed, Lsn::from_offset(start), segments), "ends before");
+        assert!(!are_in_place(&zeroed, Lsn::from_offset(start), segments, Rest::Log), "ends before");
+        assert!(are_in_place(&zeroed, Lsn::from_offset(start), segments, Rest::Blank), "goes on in the next");
+        *zeroed.last_mut().unwrap() = 1;
+        assert!(!are_in_place(&zeroed, Lsn::from_offset(start), segments, Rest::Blank), "not blank");
+        let blank = vec![0; zeroed.len()];
+        assert!(!are_in_place(&blank, Lsn::from_offset(start), segments, Rest::Blank), "never written");
     }
 
     #[test]

@@ -34,6 +34,8 @@ pub(crate) const DISK_LOST: &[&str] = &[
 ];
 /// Said while a volume is full.
 const SAID_WHEN_FULL: &[&str] = &["read-only transaction", "volume full", "log not shipped"];
+/// Segments of log, together more than `wal_keep_size`.
+const SEGMENTS_MISSED: usize = 20;
 /// What stays free of a volume that fills up: less than the reserve, more than the engine needs to live.
 const LEFT: u64 = 40 << 20;
 /// Shorter than the deadline of a probe write.
@@ -66,6 +68,35 @@ async fn a_primary_whose_disk_vanishes_is_replaced_by_command_and_comes_back_as_
         stage.cluster.becomes(primary, Serving::No, NOTICED_WITHIN).await?;
         stage.fails_over().await?;
         stage.cluster.writes_go_on(&writer).await?;
+        stage.cluster.has_another_member(primary, &lost).await?;
+        Ok(vec![writer])
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn log_that_the_store_missed_is_shipped_by_whoever_is_promoted_as_root() -> Result<()> {
+    let said = [DISK_LOST, &["repository"]].concat();
+    play("store-missed", ClusterSpec::default(), &said, async |stage| {
+        let (primary, others) = (stage.primary, stage.others);
+        let writer = stage.writer(others[1]).await?;
+        stage.cluster.store.go_away();
+        stage.cluster.writes_go_on(&writer).await?;
+        for _ in 0..SEGMENTS_MISSED {
+            let switch = "select pg_logical_emit_message(false, 'x', 'y'), pg_switch_wal()";
+            stage.cluster.site(primary)?.node.sql("postgres", switch)?;
+        }
+        stage.cluster.writes_go_on(&writer).await?;
+        // Without what holds it back all of that would go now.
+        for zone in [primary, others[0], others[1]] {
+            stage.cluster.site(zone)?.node.sql("postgres", "checkpoint")?;
+        }
+        let lost = stage.cluster.site(primary)?.lose_disk()?;
+        stage.cluster.becomes(primary, Serving::No, NOTICED_WITHIN).await?;
+        stage.cluster.store.come_back().await?;
+        stage.fails_over().await?;
+        stage.cluster.writes_go_on(&writer).await?;
+        // Its base is older than what the store missed.
         stage.cluster.has_another_member(primary, &lost).await?;
         Ok(vec![writer])
     })

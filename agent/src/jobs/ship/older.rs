@@ -192,7 +192,7 @@ async fn complete_one(
     let mut at = from;
     while at < to {
         let stop = wal.stop(at, to);
-        let Some(bytes) = wal.read_older(&timelines, at, stop).await? else {
+        let Some(bytes) = wal.read_older(&timelines, (at, stop), to).await? else {
             return Err(OlderError::Gone { term, from: at, to });
         };
         at = shipper.ship(at, &bytes).await?;

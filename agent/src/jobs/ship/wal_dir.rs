@@ -3,11 +3,13 @@
 //! Log of an older term is in segments of its own timeline for as long as the server keeps them, and up to the fork also in the
 //! first segment of each later timeline: Postgres begins a timeline with a copy of the segment in which it forks off.
 //!
-//! Invariant: `log_of_an_older_term_is_read_from_whichever_timeline_has_it`, a test below.
+//! Invariants, each a test below:
+//! * `log_of_an_older_term_is_read_from_whichever_timeline_has_it`.
+//! * `a_segment_that_was_left_for_the_next_is_blank_at_its_end`.
 
 use std::path::Path;
 
-use holdfast_engine::postgres::wal::{Segments, are_in_place, history};
+use holdfast_engine::postgres::wal::{PAGE_BYTES, Rest, Segments, are_in_place, history};
 use holdfast_model::{Lsn, Term};
 use holdfast_storage_io::IoError;
 use holdfast_storage_io::bulk::{BlockingIo, BulkIo};
@@ -71,18 +73,23 @@ impl WalDir {
         read.await.expect("reading does not panic")
     }
 
-    /// What the first of `timelines` that has it holds from `from` to `to`; `None` when none has it any more. `to` is no later than where the
-    /// first of them was left, and each begins before the next.
+    /// What the first of `timelines` that has it holds from `from` to `to`, which are of one segment; `None` when none has it any
+    /// more. The log goes on up to `left`, which is no later than where the first of them was left, and each begins before the
+    /// next.
     pub(super) async fn read_older(
         &self,
         timelines: &[Term],
-        from: Lsn,
-        to: Lsn,
+        (from, to): (Lsn, Lsn),
+        left: Lsn,
     ) -> Result<Option<Vec<u8>>, IoError> {
+        let start = self.segments.holding(Term::FIRST, from).start;
+        let rest = if left >= start.plus(self.segments.bytes()) { Rest::Blank } else { Rest::Log };
         for timeline in timelines {
-            let found = self.read(*timeline, from, to).await?;
-            // A file that waits for its use under a name of later log holds log of an earlier place.
-            if let Some(bytes) = found.filter(|bytes| are_in_place(bytes, from, self.segments)) {
+            // A file that waits for its use under a name of later log holds log of an earlier place, or was never written.
+            let first = self.read(*timeline, start, start.plus(PAGE_BYTES)).await?;
+            let is_it = first.is_some_and(|page| are_in_place(&page, start, self.segments, Rest::Log));
+            let found = if is_it { self.read(*timeline, from, to).await? } else { None };
+            if let Some(bytes) = found.filter(|bytes| are_in_place(bytes, from, self.segments, rest)) {
                 return Ok(Some(bytes));
             }
         }
@@ -134,7 +141,7 @@ mod tests {
         let (from, to) = (lsn(start + 100), lsn(start + 2 * PAGE));
         let read = async |timelines: &[u32]| {
             let timelines: Vec<Term> = timelines.iter().map(|number| term(*number)).collect();
-            let bytes = wal.read_older(&timelines, from, to).await.unwrap();
+            let bytes = wal.read_older(&timelines, (from, to), to).await.unwrap();
             bytes.map(|bytes| (bytes.len() as u64, bytes[8191]))
         };
         let length = 2 * PAGE - 100;
@@ -147,6 +154,28 @@ mod tests {
         put(1, pages(start, 4, 1));
         assert_eq!(read(&[1, 2]).await, Some((length, 1)));
         assert_eq!(read(&[3]).await, None);
+    }
+
+    #[tokio::test]
+    async fn a_segment_that_was_left_for_the_next_is_blank_at_its_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let io = BlockingIo::new(Root::open(dir.path()).unwrap());
+        let wal = WalDir { io, segments: Segments::DEFAULT };
+        let size = Segments::DEFAULT.bytes();
+        let start = 3 * size;
+        let mut segment = pages(start, 2, 1);
+        segment.resize(usize::try_from(size).unwrap(), 0);
+        fs::write(dir.path().join(wal.name(term(1), lsn(start))), segment).unwrap();
+        let read = async |from: u64, left| {
+            let part = (lsn(from), lsn(from + 4 * PAGE));
+            wal.read_older(&[term(1)], part, lsn(left)).await.unwrap().is_some()
+        };
+        for from in [start + 100, start + 6 * PAGE] {
+            assert!(read(from, start + size).await);
+            assert!(!read(from, from + 4 * PAGE).await, "the log ends here, and before");
+        }
+        fs::write(dir.path().join(wal.name(term(1), lsn(start))), vec![0; 1 << 20]).unwrap();
+        assert!(!read(start + 100, start + size).await, "never written");
     }
 
     #[test]

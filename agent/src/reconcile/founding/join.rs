@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use holdfast_agent_decide::members;
-use holdfast_backup::log::LogReader;
+use holdfast_backup::log::{LogError, LogReader};
 use holdfast_backup::repository::Repository;
 use holdfast_backup::rules::Chain;
 use holdfast_model::{ByteCount, Promise, Rule};
@@ -27,8 +27,8 @@ use crate::reconcile::Node;
 use crate::reconcile::volume::Desk;
 use crate::repo_watch;
 
-/// Between two looks for the cluster's first backup, which its primary takes by itself.
-const BACKUP_EVERY: Duration = Duration::from_secs(1);
+/// Between two looks for what the cluster's primary does by itself.
+const AGAIN_EVERY: Duration = Duration::from_secs(1);
 
 pub(super) async fn run(
     node: &Node,
@@ -96,30 +96,36 @@ async fn promise(node: &Node, desk: &Desk, repository: &Repository) -> Result<()
     Ok(())
 }
 
-/// Chooses what to land. The first backup of a young cluster is waited for.
+/// Chooses what to land. The first backup of a young cluster is waited for, and so is log that is still being shipped.
 async fn begin(node: &Node, repository: &Repository, ticket: &Ticket) -> Result<Landing, FoundingError> {
     loop {
-        let rules = repository.rules().await?;
-        let newest = rules.last().ok_or(FoundingError::NoCluster)?;
-        let chain = Chain::to(newest.id.term, &rules)?;
-        let manifest = match choose_backup(node, repository, &chain, None).await {
-            Ok(manifest) => manifest,
-            Err(FoundingError::NoBackup) => {
-                ticket.phase("waiting for the first backup of the cluster");
-                tokio::time::sleep(BACKUP_EVERY).await;
-                continue;
+        match look(node, repository).await {
+            Err(FoundingError::NoBackup) => ticket.phase("waiting for the first backup of the cluster"),
+            // Whoever reigns ships that, or has said that nobody can: then its next backup makes up for it.
+            Err(FoundingError::Log(LogError::Incomplete { term, have, need })) => {
+                let missing = format!("the log of term {term} from {have} to {need}");
+                ticket.phase(&format!("waiting for {missing}, which the primary of that term did not ship"));
             }
-            Err(err) => return Err(err),
-        };
-        let reader = LogReader::open(repository, &chain, manifest.id.term(), manifest.id.start()).await?;
-        let from = newest.id.term;
-        let end = if reader.end() == newest.start {
-            reader.end()
-        } else {
-            last_whole_record(repository, reader, from, manifest.id.start()).await?
-        };
-        // Before the backup's end the data is not consistent.
-        let end = end.max(manifest.stop);
-        return Ok(Landing { backup: manifest.id.to_string(), from, end });
+            found => return found,
+        }
+        tokio::time::sleep(AGAIN_EVERY).await;
     }
+}
+
+/// The newest backup with the log after it.
+async fn look(node: &Node, repository: &Repository) -> Result<Landing, FoundingError> {
+    let rules = repository.rules().await?;
+    let newest = rules.last().ok_or(FoundingError::NoCluster)?;
+    let chain = Chain::to(newest.id.term, &rules)?;
+    let manifest = choose_backup(node, repository, &chain, None).await?;
+    let reader = LogReader::open(repository, &chain, manifest.id.term(), manifest.id.start()).await?;
+    let from = newest.id.term;
+    let end = if reader.end() == newest.start {
+        reader.end()
+    } else {
+        last_whole_record(repository, reader, from, manifest.id.start()).await?
+    };
+    // Before the backup's end the data is not consistent.
+    let end = end.max(manifest.stop);
+    Ok(Landing { backup: manifest.id.to_string(), from, end })
 }
