@@ -114,7 +114,10 @@ pub struct Plan {
 
 /// The loop's own pace.
 const TURN_MS: u64 = 1_000;
-/// A crash-looping engine is started again after 1, 2, 4 ... seconds, at most this many.
+/// An engine that ended by itself for the first time is started again after this: a probe write tells by then whether it was
+/// its disk that went away.
+const FIRST_PAUSE_MS: u64 = 300;
+/// One that goes on crashing is started again after 1, 2, 4 ... seconds, at most this many.
 const BACKOFF_MAX_MS: u64 = 60_000;
 /// A copy whose server ends by itself so often is of no use.
 const COPY_CRASHES_MAX: u32 = 2;
@@ -460,6 +463,9 @@ const fn holds_the_node(kind: OperationKind) -> bool {
 /// Milliseconds until the engine may be started again; 0 when it may now.
 fn backoff_left_ms(crashes: u32, since: Option<Tick>, now: Tick) -> u64 {
     let (1.., Some(since)) = (crashes, since) else { return 0 };
-    let pause = 1_000_u64.checked_shl(crashes - 1).unwrap_or(BACKOFF_MAX_MS).min(BACKOFF_MAX_MS);
+    let pause = match crashes.checked_sub(2) {
+        None => FIRST_PAUSE_MS,
+        Some(more) => (1_000 << more.min(BACKOFF_MAX_MS.ilog2())).min(BACKOFF_MAX_MS),
+    };
     pause.saturating_sub(now.millis_since(since))
 }
