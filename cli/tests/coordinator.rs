@@ -238,7 +238,8 @@ impl Cluster {
         };
         let kept = Arc::clone(&self.kept);
         let keep = move |certificate| kept.lock().unwrap().push(certificate);
-        MemberLines::new(cluster.parse().unwrap(), self.addresses.iter().map(to), term(3), Box::new(keep))
+        let (lines, promises) = (self.addresses.iter().map(to), Arc::default());
+        MemberLines::new(cluster.parse().unwrap(), lines, term(3), promises, Box::new(keep))
     }
 
     fn driver(&self) -> Driver {

@@ -83,8 +83,8 @@ impl Node {
         let own = Arc::new(PeerClient::new(own, config.tls.clone(), Deadlines::default()));
         let shelf = self.shelf();
         let keep = move |certificate: Certificate<Lsn>| shelf.keep_certificate(certificate);
-        let lines = self.peers.lines().chain([own]);
-        Arc::new(MemberLines::new(config.cluster.clone(), lines, known, Box::new(keep)))
+        let (lines, promises) = (self.peers.lines().chain([own]), self.peers.promises());
+        Arc::new(MemberLines::new(config.cluster.clone(), lines, known, promises, Box::new(keep)))
     }
 
     fn driver(&self, known: Term, ticket: &Ticket) -> Driver {

@@ -30,6 +30,7 @@ use holdfast_replication::promise::Attempt;
 use tonic::transport::Channel;
 use tonic::{Response, Status};
 
+use super::Promises;
 use super::client::{PeerClient, PeerError};
 use crate::chain::Chain;
 use crate::clock::random_bits;
@@ -49,6 +50,7 @@ pub struct MemberLines {
     lines: BTreeMap<NodeName, Arc<PeerClient>>,
     /// The newest term that is known.
     known: Term,
+    promises: Arc<Promises>,
     keep: Keep,
 }
 
@@ -66,10 +68,11 @@ impl MemberLines {
         cluster: ClusterName,
         lines: impl IntoIterator<Item = Arc<PeerClient>>,
         known: Term,
+        promises: Arc<Promises>,
         keep: Keep,
     ) -> Self {
         let lines = lines.into_iter().map(|line| (line.peer().node.clone(), line)).collect();
-        Self { cluster, lines, known, keep }
+        Self { cluster, lines, known, promises, keep }
     }
 
     /// Meant for `to`, by somebody who knows of `term`.
@@ -84,6 +87,7 @@ impl MemberLines {
     }
 
     fn line(&self, to: &Member) -> Result<&PeerClient, Declined> {
+        self.promises.stands(to).map_err(|back| Declined::Unreachable { why: back.to_string() })?;
         let unknown = || Declined::Unreachable {
             why: format!("no address of node {} is known: list it in [[cluster.peers]]", to.node),
         };
@@ -145,7 +149,13 @@ impl Members for MemberLines {
         let request = Recruit { target: self.target(to, attempt.term), attempt };
         let answer =
             self.ask(to, WORK, request, async |mut member, request| member.recruit(request).await).await?;
-        self.read(to, required_from_wire("report", answer.report))
+        let report: Report<Lsn> = self.read(to, required_from_wire("report", answer.report))?;
+        if report.promised_before.is_some() {
+            let held = self.promises.check(to, report.promised_before);
+            held.map_err(|back| Declined::Unreachable { why: back.to_string() })?;
+        }
+        self.promises.note(to, attempt.term);
+        Ok(report)
     }
 
     async fn promote(&self, to: &Member, certificate: &Certificate<Lsn>) -> Result<Rule, Declined> {

@@ -2,16 +2,19 @@
 //!
 //! * [`client`]: calls to one of them. `dial`: a connection to it, once it has proven who it is.
 //! * [`members`]: a coordinator's requests to all members.
+//! * `promises`: who comes with less than it promised.
 //!
 //! Invariants, each a test below:
 //! * `a_peer_that_falls_silent_keeps_what_it_said_and_grows_old`.
 //! * `positions_alone_wake_nobody`.
+//! * `a_peer_whose_promise_went_back_says_nothing`.
 //!
 //! Not here: what follows from it. See `holdfast_agent_decide::members`.
 
 pub mod client;
 mod dial;
 pub mod members;
+mod promises;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,7 +29,7 @@ use holdfast_proto::v1::member_service_client::MemberServiceClient;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::chain::Chain;
 use crate::clock::Clock;
@@ -35,6 +38,7 @@ use crate::config::{PeerConfig, TlsConfig};
 pub use client::{Deadlines, PeerClient, PeerError};
 pub use dial::PeerAddress;
 pub use members::MemberLines;
+pub use promises::{Promises, WentBack};
 
 /// For all of a peer's rules.
 const RULES_WITHIN: Duration = Duration::from_secs(3);
@@ -54,6 +58,7 @@ struct Known {
 #[derive(Debug, Clone)]
 pub struct Peers {
     clients: Arc<BTreeMap<NodeName, Arc<PeerClient>>>,
+    promises: Arc<Promises>,
     known: watch::Receiver<BTreeMap<NodeName, Known>>,
 }
 
@@ -61,6 +66,7 @@ pub struct Peers {
 #[derive(Debug)]
 pub struct Polling {
     clients: Arc<BTreeMap<NodeName, Arc<PeerClient>>>,
+    promises: Arc<Promises>,
     known: watch::Sender<BTreeMap<NodeName, Known>>,
     clock: Clock,
 }
@@ -86,7 +92,15 @@ impl Peers {
         };
         let clients: BTreeMap<_, _> = peers.iter().map(client).collect();
         let clients = Arc::new(clients);
-        (Self { clients: Arc::clone(&clients), known }, Polling { clients, known: send, clock })
+        let promises = Arc::new(Promises::default());
+        let peers = Self { clients: Arc::clone(&clients), promises: Arc::clone(&promises), known };
+        (peers, Polling { clients, promises, known: send, clock })
+    }
+
+    /// What its members are known to have promised.
+    #[must_use]
+    pub fn promises(&self) -> Arc<Promises> {
+        Arc::clone(&self.promises)
     }
 
     /// A line to each peer.
@@ -174,21 +188,24 @@ impl Polling {
         cancel.cancelled().await; // dropping the tasks ends them: a question that is cut off changes nothing
     }
 
+    /// Who said this has promised more before. What it has log of it promised, and that was on its disk before.
+    fn went_back(&self, said: &PeerSaid) -> Option<WentBack> {
+        let member = said.member.as_ref()?;
+        if let Some(rule) = said.rule.as_ref().filter(|rule| said.promised >= Some(rule.id.term)) {
+            self.promises.note(member, rule.id.term);
+        }
+        self.promises.check(member, said.promised).err()
+    }
+
     fn take(&self, node: &NodeName, answer: Result<PeerSaid, PeerError>) {
         let now = self.clock.now();
         self.known.send_if_modified(|all| {
             let Some(known) = all.get_mut(node) else { return false };
             match answer {
-                Ok(said) => {
-                    if known.said.is_none() || known.failing.is_some() {
-                        info!(%node, "peer heard");
-                    }
-                    let changed = known.failing.is_some()
-                        || known.said.as_ref().map(without_positions) != Some(without_positions(&said));
-                    *known =
-                        Known { heard: Some(now), said: Some(said), failing: None, zone: known.zone.clone() };
-                    changed
-                }
+                Ok(said) => match self.went_back(&said) {
+                    Some(back) => known.refuse(now, &back),
+                    None => known.hear(node, now, said),
+                },
                 Err(err) => {
                     let why = Chain(&err).to_string();
                     // Once: the text of each failure is a little different.
@@ -201,6 +218,30 @@ impl Polling {
                 }
             }
         });
+    }
+}
+
+impl Known {
+    /// Whether it says something new.
+    fn hear(&mut self, node: &NodeName, now: Tick, said: PeerSaid) -> bool {
+        if self.said.is_none() || self.failing.is_some() {
+            info!(%node, "peer heard");
+        }
+        let changed = self.failing.is_some()
+            || self.said.as_ref().map(without_positions) != Some(without_positions(&said));
+        (self.heard, self.said, self.failing) = (Some(now), Some(said), None);
+        changed
+    }
+
+    /// What it says counts for nothing. Whether that is new.
+    fn refuse(&mut self, now: Tick, back: &WentBack) -> bool {
+        let why = back.to_string();
+        let new = self.failing.as_ref() != Some(&why);
+        if new {
+            error!(member = %back.member, error = why, "promise went back");
+        }
+        (self.heard, self.said, self.failing) = (Some(now), None, Some(why));
+        new
     }
 }
 
@@ -285,6 +326,26 @@ mod tests {
         assert!(view.heard_ms.is_some_and(|heard| heard >= 700) && view.failing.is_some(), "{view:?}");
         polling.take(&node, Ok(writes(2)));
         assert_eq!(peers.view(later)[0].failing, None);
+    }
+
+    #[tokio::test]
+    async fn a_peer_whose_promise_went_back_says_nothing() {
+        let (peers, polling, node) = peers();
+        let member = Member { node: node.clone(), incarnation: holdfast_model::Incarnation::from_random(1) };
+        let term = |number| holdfast_model::Term::new(number).unwrap();
+        let said =
+            |promised| PeerSaid { member: Some(member.clone()), promised: Some(term(promised)), ..writes(1) };
+        peers.promises().note(&member, term(3));
+        polling.take(&node, Ok(said(3)));
+        assert!(peers.view(polling.clock.now())[0].said.is_some());
+        for promised in [2, 2, 4] {
+            polling.take(&node, Ok(said(promised)));
+            let view = peers.view(polling.clock.now()).remove(0);
+            assert_eq!(view.said, None);
+            assert!(view.failing.is_some_and(|why| why.contains("rolled back")));
+        }
+        polling.take(&node, Ok(PeerSaid { member: None, ..said(1) }));
+        assert!(peers.view(polling.clock.now())[0].said.is_some(), "it has another disk");
     }
 
     #[tokio::test]

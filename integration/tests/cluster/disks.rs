@@ -6,13 +6,14 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use holdfast_integration::cluster::disk::Disk;
 use holdfast_integration::cluster::order::Order;
-use holdfast_integration::cluster::{ClusterSpec, Fate, NOTICED_WITHIN};
+use holdfast_integration::cluster::{ClusterSpec, Fate, NOTICED_WITHIN, WHOLE_WITHIN};
 use holdfast_integration::daemon::Serving;
+use holdfast_integration::postmaster::of_engine;
 use holdfast_integration::process::{command, run};
 use holdfast_integration::{eventually, throughout};
 use nix::sys::statvfs::statvfs;
 
-use crate::stage::{A_WHILE, play};
+use crate::stage::{A_WHILE, Stage, play};
 
 /// Said while a disk is lost.
 pub(crate) const DISK_LOST: &[&str] = &[
@@ -36,6 +37,8 @@ pub(crate) const DISK_LOST: &[&str] = &[
 const SAID_WHEN_FULL: &[&str] = &["read-only transaction", "volume full", "log not shipped"];
 /// Segments of log, together more than `wal_keep_size`.
 const SEGMENTS_MISSED: usize = 20;
+/// Where a volume keeps its member's promise.
+const PROMISE_SLOTS: [&str; 2] = [".holdfast/promise.0", ".holdfast/promise.1"];
 /// What stays free of a volume that fills up: less than the reserve, more than the engine needs to live.
 const LEFT: u64 = 40 << 20;
 /// Shorter than the deadline of a probe write.
@@ -98,6 +101,49 @@ async fn log_that_the_store_missed_is_shipped_by_whoever_is_promoted_as_root() -
         stage.cluster.writes_go_on(&writer).await?;
         // Its base is older than what the store missed.
         stage.cluster.has_another_member(primary, &lost).await?;
+        Ok(vec![writer])
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_whose_disk_was_rolled_back_is_refused_until_it_has_another_as_root() -> Result<()> {
+    let said = [DISK_LOST, &["promise went back"]].concat();
+    play("rolled-back", ClusterSpec::default(), &said, async |stage| {
+        let (primary, [to, third]) = (stage.primary, stage.others);
+        let writer = stage.writer(to).await?;
+        let slots = |stage: &Stage, zone| {
+            let mount = &stage.cluster.site(zone)?.node.mount;
+            anyhow::Ok(PROMISE_SLOTS.map(|slot| mount.join(slot)))
+        };
+        let before = slots(stage, third)?.map(fs::read);
+        stage.cluster.order(primary, Order::Switchover { to })?;
+        stage.cluster.wait_for_three_voters(WHOLE_WITHIN).await?;
+        let member = stage.cluster.site(third)?.seen()?.member().context("it has a volume")?;
+        // Held, it promises nothing new when it is back.
+        stage.cluster.holdfast(third, &["engine", "stop"])?;
+        eventually("an engine that is stopped", NOTICED_WITHIN, async || {
+            let runs = of_engine(&stage.cluster.site(third)?.node);
+            ensure!(runs.is_err(), "{runs:?}");
+            Ok(())
+        })
+        .await?;
+        stage.cluster.site_mut(third)?.kill_agent();
+        for (slot, old) in slots(stage, third)?.iter().zip(before) {
+            fs::write(slot, old?).with_context(|| format!("roll {} back", slot.display()))?;
+        }
+        stage.cluster.site_mut(third)?.start_agent().await?;
+        eventually("a member that is refused", NOTICED_WITHIN, async || {
+            let status = stage.cluster.holdfast(to, &["--json", "status"])?;
+            ensure!(status.contains("its disk was rolled back"), "{status}");
+            Ok(())
+        })
+        .await?;
+        stage.cluster.holdfast(third, &["engine", "start"])?;
+        stage.cluster.writes_go_on(&writer).await?;
+        let lost = stage.cluster.site(third)?.lose_disk()?;
+        ensure!(lost == member, "{lost}");
+        stage.cluster.has_another_member(third, &lost).await?;
         Ok(vec![writer])
     })
     .await
