@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 use crate::child::process::ProcessId;
 use crate::helper::{CallError, HelperClient};
 use crate::jobs::restore::RestoreOrders;
-use crate::jobs::standby::{MadeStandby, SeenSignal};
+use crate::jobs::standby::MadeStandby;
 use crate::worker::{JobError, JobHandle, Role};
 
 /// A look into `/proc`, in a process of its own. What waits longer waits for a disk.
@@ -79,12 +79,12 @@ pub async fn make_standby(helper: &HelperClient, data_dir: PathBuf) -> Result<Ma
     run(helper, RestoreOrders::AsStandby { data_dir }).await
 }
 
-/// Whether the next start of the server in `data_dir` would be one of a standby.
+/// Takes away what must not be there when the server in `data_dir` starts as what it was. The server does not run.
 ///
 /// # Errors
-/// [`FilesError`].
-pub async fn look_for_signal(helper: &HelperClient, data_dir: PathBuf) -> Result<SeenSignal, FilesError> {
-    run(helper, RestoreOrders::AsPrimary { data_dir }).await
+/// [`FilesError`]; to be called again before the start.
+pub async fn mend_log(helper: &HelperClient, data_dir: PathBuf) -> Result<MadeStandby, FilesError> {
+    run(helper, RestoreOrders::Mend { data_dir }).await
 }
 
 async fn run<T: DeserializeOwned>(helper: &HelperClient, orders: RestoreOrders) -> Result<T, FilesError> {

@@ -20,6 +20,8 @@ mod reason;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
+
 use holdfast_model::peer::Part;
 use holdfast_model::status::{
     DataView, EngineView, Gate, GateClosed, NodeView, OperationKind, OperationState, RepositoryView,
@@ -408,7 +410,7 @@ fn on_running_engine(want: &Desired, view: &NodeView) -> (Vec<Action>, Reason) {
     if want.has_peers && !shipping_wanted && needs_a_backup(view) {
         actions.push(Action::StartBackup);
     }
-    let borrowers = members::borrowers(view);
+    let borrowers = members::borrowers(view, &BTreeSet::new());
     if let Part::Writes { lends, .. } = &view.part
         && !borrowers.is_subset(lends)
     {

@@ -85,13 +85,29 @@ pub fn admitted(view: &NodeView, held_out: &BTreeSet<NodeName>) -> BTreeSet<Memb
     said.filter_map(|said| said.member.clone()).collect()
 }
 
-/// Members that are rewound onto this node, or are about to be: they have to read its files.
+/// Members that are rewound onto this node, or are about to be: they have to read its files. Whoever was one `before` still is
+/// while it does not say what became of that: its agent may be gone for a moment.
 #[must_use]
-pub fn borrowers(view: &NodeView) -> BTreeSet<Member> {
+pub fn borrowers(view: &NodeView, before: &BTreeSet<Member>) -> BTreeSet<Member> {
     let Some(own) = own(view) else { return BTreeSet::new() };
-    let said = view.peers.iter().filter_map(said);
-    let rewinds = said.filter(|said| matches!(&said.part, Part::Rewinds { primary } if *primary == own));
-    rewinds.filter_map(|said| said.member.clone()).collect()
+    let rewinds = view.peers.iter().filter_map(said).filter_map(|said| match &said.part {
+        Part::Rewinds { primary } if *primary == own => said.member.clone(),
+        Part::None
+        | Part::Writes { .. }
+        | Part::Follows { .. }
+        | Part::Recruited { .. }
+        | Part::Waits { .. }
+        | Part::Rewinds { .. }
+        | Part::Diverged { .. } => None,
+    });
+    let silent = before.iter().filter(|member| {
+        let told = view.peers.iter().find(|peer| peer.node == member.node).and_then(said);
+        told.is_none_or(|said| match &said.member {
+            Some(now) => now == *member && matches!(said.part, Part::None),
+            None => true,
+        })
+    });
+    rewinds.chain(silent.cloned()).collect()
 }
 
 /// Whether a primary says that it lets `member` read its files.
@@ -440,7 +456,17 @@ mod tests {
         node.part = Part::Writes { streams: [].into(), change: None, lends: [b.clone()].into() };
         assert_eq!(actions(&node), []);
         node.peers = vec![rewinds(&b)];
-        assert_eq!(borrowers(&node), BTreeSet::new());
+        let before = [b.clone()].into();
+        assert_eq!(borrowers(&node, &before), BTreeSet::new(), "onto another one");
+        for quiet in [peer(&b, None, Part::None), PeerView { heard_ms: None, said: None, ..rewinds(&a) }] {
+            node.peers = vec![quiet];
+            assert_eq!(
+                (borrowers(&node, &before), borrowers(&node, &BTreeSet::new())),
+                (before.clone(), [].into())
+            );
+        }
+        node.peers = vec![peer(&member("b", 2), None, Part::None)];
+        assert_eq!(borrowers(&node, &before), BTreeSet::new());
         let lender = peer(&a, Some(own), node.part.clone());
         let other = view(None, Part::None, vec![lender]);
         let reigning = reigning(&other).unwrap();

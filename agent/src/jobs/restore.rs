@@ -53,8 +53,8 @@ pub enum RestoreOrders {
         /// The data directory on the volume.
         data_dir: PathBuf,
     },
-    /// Look whether the next start would be one of a standby; answers [`standby::SeenSignal`].
-    AsPrimary {
+    /// Take away what must not be there when a server starts as what it was; answers [`standby::MadeStandby`].
+    Mend {
         /// The data directory on the volume.
         data_dir: PathBuf,
     },
@@ -154,7 +154,7 @@ impl JobBody for RestoreBody {
                 return standby::ensure_files(data_dir, files).await;
             }
             RestoreOrders::AsStandby { data_dir } => return standby::make_standby(data_dir).await,
-            RestoreOrders::AsPrimary { data_dir } => return standby::look_for_signal(data_dir).await,
+            RestoreOrders::Mend { data_dir } => return standby::mend_log(data_dir).await,
         };
         let (cancelled, reporter) = (context.cancelled().clone(), context.reporter());
         tokio::select! {

@@ -5,16 +5,18 @@
 //! Invariants, each a test below:
 //! * `a_history_that_is_there_is_never_replaced`.
 //! * `a_start_as_a_standby_is_prepared_twice_as_once`.
-//! * `looking_for_the_signal_changes_nothing`.
+//! * `what_is_not_known_to_be_behind_stays`.
 //!
 //! Not here: whether a server may start as what. See `holdfast_replication::resume`.
 
 use std::path::{Path, PathBuf};
 
+use holdfast_engine::postgres::control::{self, Control};
 use holdfast_engine::postgres::recovery::RecoveryFile;
 use holdfast_engine::postgres::standby::STANDBY_SIGNAL;
+use holdfast_engine::postgres::standby::first_segment::FirstSegment;
 use holdfast_engine::postgres::standby::promote::dangling;
-use holdfast_engine::postgres::wal::history;
+use holdfast_engine::postgres::wal::history::{self, History};
 use holdfast_storage_io::IoError;
 use holdfast_storage_io::root::{EntryKind, Root};
 use serde::{Deserialize, Serialize};
@@ -28,19 +30,16 @@ const RECOVERY_SIGNAL: &str = "recovery.signal";
 const WAL_DIR: &str = "pg_wal";
 /// A line per reign, which is less than a hundred bytes.
 const HISTORY_BYTES_MAX: u64 = 4 << 20;
+const CONTROL_BYTES_MAX: u64 = 1 << 16;
+/// The largest segment that Postgres knows.
+const SEGMENT_BYTES_MAX: u64 = 1 << 30;
 
 /// A data directory whose next start is one of a standby.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MadeStandby {
-    /// Names of the history files that led nowhere and were removed.
+    /// Names of the files in the log's directory that were removed: histories that led nowhere, and first segments of a
+    /// timeline that were behind those of its parent.
     pub removed: Vec<String>,
-}
-
-/// What a start would be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SeenSignal {
-    /// [`STANDBY_SIGNAL`] is there: it would start as a standby.
-    pub standby: bool,
 }
 
 /// Makes each file unless it is there, and all of them durable.
@@ -58,7 +57,8 @@ pub(super) async fn ensure_files(data_dir: PathBuf, files: Vec<RecoveryFile>) ->
 /// In order: the placeholders go while nobody can start it as something else by mistake, then the signal is made durable.
 pub(super) async fn make_standby(data_dir: PathBuf) -> Result<Value, JobFailure> {
     let removed = on_disk(data_dir, |root| {
-        let removed = remove_dangling(root)?;
+        let mut removed = remove_dangling(root)?;
+        removed.extend(remove_first_segments_behind(root)?);
         root.ensure(Path::new(STANDBY_SIGNAL), b"", 0o600)?;
         root.remove_file(Path::new(RECOVERY_SIGNAL))?;
         root.sync_dir(Path::new(""))?;
@@ -68,11 +68,40 @@ pub(super) async fn make_standby(data_dir: PathBuf) -> Result<Value, JobFailure>
     answer(&MadeStandby { removed })
 }
 
-/// Whether the next start would be one of a standby. It removes nothing: Postgres takes its signal away when it promotes,
-/// and nobody else may.
-pub(super) async fn look_for_signal(data_dir: PathBuf) -> Result<Value, JobFailure> {
-    let found = on_disk(data_dir, |root| root.look(Path::new(STANDBY_SIGNAL))).await?;
-    answer(&SeenSignal { standby: found.is_some() })
+/// As [`make_standby`] for whoever starts as what it was: only what must not be there goes.
+pub(super) async fn mend_log(data_dir: PathBuf) -> Result<Value, JobFailure> {
+    let removed = on_disk(data_dir, remove_first_segments_behind).await?;
+    answer(&MadeStandby { removed })
+}
+
+/// Of a change to another timeline that was cut off: see [`holdfast_engine::postgres::standby::first_segment`].
+fn remove_first_segments_behind(root: &Root) -> Result<Vec<String>, IoError> {
+    let control = root.read(Path::new(control::PATH), CONTROL_BYTES_MAX)?.unwrap_or_default();
+    // Without one the server says so itself.
+    let Ok(control) = Control::parse(&control) else { return Ok(Vec::new()) };
+    let mut removed = Vec::new();
+    for entry in root.list(Path::new(WAL_DIR))? {
+        let name = entry.path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let Some(timeline) = history::parse_file_name(name).filter(|_| entry.kind == EntryKind::File) else {
+            continue;
+        };
+        let Some(text) = root.read(&entry.path, HISTORY_BYTES_MAX)? else { continue };
+        let parsed = History::parse(timeline, &String::from_utf8_lossy(&text)).ok();
+        let Some(first) = parsed.and_then(|history| FirstSegment::of(timeline, &history, control.segments))
+        else {
+            continue;
+        };
+        let file = |name: &str| Path::new(WAL_DIR).join(name);
+        let read = |name: &str| root.read(&file(name), SEGMENT_BYTES_MAX);
+        if let (Some(newer), Some(older)) = (read(&first.newer)?, read(&first.older)?)
+            && first.is_behind(&newer, &older)
+        {
+            root.remove_file(&file(&first.newer))?;
+            removed.push(first.newer);
+        }
+    }
+    root.sync_dir(Path::new(WAL_DIR))?;
+    Ok(removed)
 }
 
 fn remove_dangling(root: &Root) -> Result<Vec<String>, IoError> {
@@ -171,19 +200,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn looking_for_the_signal_changes_nothing() {
+    async fn what_is_not_known_to_be_behind_stays() {
         let dir = data_dir();
-        put(&dir, "pg_wal/00000006.history", "");
-        put(&dir, RECOVERY_SIGNAL, "");
-        let look = async || {
-            let seen = look_for_signal(dir.path().to_owned()).await.unwrap();
-            serde_json::from_value::<SeenSignal>(seen).unwrap().standby
-        };
-        assert!(!look().await);
-        put(&dir, STANDBY_SIGNAL, "");
-        assert!(look().await);
-        assert_eq!(names(&dir, ""), [WAL_DIR, RECOVERY_SIGNAL, STANDBY_SIGNAL]);
-        assert_eq!(names(&dir, WAL_DIR), ["00000006.history"]);
-        assert!(look_for_signal(dir.path().join("none")).await.is_err(), "no data directory is no answer");
+        put(&dir, "pg_wal/00000005.history", REAL);
+        for name in ["000000030000000000000003", "000000050000000000000003"] {
+            put(&dir, &format!("pg_wal/{name}"), "neither is log");
+        }
+        let before = names(&dir, WAL_DIR);
+        mend_log(dir.path().to_owned()).await.unwrap();
+        assert_eq!(names(&dir, WAL_DIR), before);
+        assert!(mend_log(dir.path().join("none")).await.is_err(), "no data directory is no answer");
     }
 }

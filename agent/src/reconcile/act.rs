@@ -152,14 +152,15 @@ impl Reconciler {
         self.shipping.stop();
         let healthy = self.volume.disk().is_some_and(|disk| disk.health.is_healthy());
         let alone = self.node.gate.borrow().rule.as_ref().is_some_and(|rule| rule.k == 0);
-        // A server in recovery has no waiters, and is copied only when it ended in order.
+        // A copy of one that did not end in order is recovered before it is rewound, up to a checkpoint on its newest timeline:
+        // Postgres 15 goes by the timeline of the last checkpoint, and a standby writes none.
         let rewinds = self
             .volume
             .desk()
             .is_some_and(|desk| matches!(desk.facts().data, Ok(Some(DataRecord::Rewinding(_)))));
         self.node
             .engine
-            .stop(if healthy && (alone || rewinds) { StopBy::Fast } else { StopBy::Immediate })
+            .stop(if healthy && alone && !rewinds { StopBy::Fast } else { StopBy::Immediate })
             .await;
         debug!(target: step::TARGET, step = step::step_down::STOPPED.name());
     }
@@ -308,8 +309,13 @@ impl Reconciler {
     async fn prepare_role(&self, facts: &VolumeFacts) -> Result<(), ActError> {
         let Ok(Some(DataRecord::Ready { reign, .. })) = &facts.data else { return Ok(()) };
         let promised = facts.promise.as_ref().map(|promise| promise.max_term);
-        if *reign != promised || reign.is_none() {
-            let data_dir = self.node.setup.layout.data_dir.clone();
+        let data_dir = self.node.setup.layout.data_dir.clone();
+        if *reign == promised && reign.is_some() {
+            let mended = hands::mend_log(&self.node.helper, data_dir).await?;
+            if !mended.removed.is_empty() {
+                info!(removed = ?mended.removed, "a change to another timeline was cut off");
+            }
+        } else {
             let made = hands::make_standby(&self.node.helper, data_dir).await?;
             info!(removed = ?made.removed, "the engine will start as a standby");
             debug!(target: step::TARGET, step = step::step_down::STANDBY.name());

@@ -251,6 +251,7 @@ impl Reconciler {
         let disk = self.volume.disk();
         let view = Arc::clone(&self.node.view.borrow());
         let held_out = self.node.gate.borrow().held_out.clone();
+        let borrow = members::borrowers(&view, &self.node.orders.borrow().borrow);
         let orders = GateOrders {
             process,
             fresh: process.is_some() && process == self.started,
@@ -260,7 +261,7 @@ impl Reconciler {
             replays: self.volume.replays(),
             hold: self.hold.or(stopping.then_some(GateClosed::Stopping)).or(self.node.handover.hold()),
             admit: members::admitted(&view, &held_out),
-            borrow: members::borrowers(&view),
+            borrow,
             change: members::change(&view, self.node.config.k, &held_out),
             follow: self.follow.clone(),
             keep_log: members::keeps_log_from(&view),

@@ -14,6 +14,7 @@ mod choose;
 mod cluster;
 mod crashes;
 mod disks;
+mod first_segment;
 mod follow;
 mod hands;
 mod keep;

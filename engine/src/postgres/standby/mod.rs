@@ -4,12 +4,14 @@
 //! * [`receiver`]: recruits it: nothing more is received, all that was received is applied, then its position is read.
 //! * [`promote`]: begins a term on it.
 //! * [`follow`]: attaches it to a primary.
+//! * [`first_segment`]: what must not be there when one starts that was changing over to another timeline.
 //! * [`rewind`]: the guarded way back of a primary whose log went past the fork.
 //!
 //! What is not SQL is done by others' [`Hands`]: processes belong to another user, and the data volume to workers.
 //!
 //! Not here: who is recruited, chosen and promoted (crate `replication`), and promises (`storage`).
 
+pub mod first_segment;
 pub mod follow;
 pub mod promote;
 pub mod receiver;

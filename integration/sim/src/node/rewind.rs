@@ -160,6 +160,6 @@ impl World {
 
     /// Who says that it is rewound onto this node.
     pub(super) fn lends(agent: &Agent) -> std::collections::BTreeSet<holdfast_model::Member> {
-        members::borrowers(&agent.view)
+        members::borrowers(&agent.view, &std::collections::BTreeSet::new())
     }
 }
