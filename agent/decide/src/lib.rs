@@ -87,6 +87,8 @@ pub enum Action {
     Follow(NodeName),
     /// Begin, or go on with, bringing a copy of the data, whose log left the chain, back onto the log of this term.
     Rewind(Term),
+    /// Throw the copy away, which does not become whole, and make another.
+    FailRewind,
     /// Go on with the data as it is: the copy is of no use any more.
     GiveUpRewind,
     /// Let the copy, which is whole, take the place of the data.
@@ -121,6 +123,9 @@ const TURN_MS: u64 = 1_000;
 const FIRST_PAUSE_MS: u64 = 300;
 /// One that goes on crashing is started again after 1, 2, 4 ... seconds, at most this many.
 const BACKOFF_MAX_MS: u64 = 60_000;
+/// For the copy's server to replay from the last checkpoint before the fork, and to receive what it takes to be whole. What it
+/// waits for longer is gone.
+const COPY_PATIENCE_MS: u64 = 600_000;
 /// A copy whose server ends by itself so often is of no use.
 const COPY_CRASHES_MAX: u32 = 2;
 /// Before the first backup is tried again.
@@ -259,6 +264,11 @@ fn on_rewinding(
         ) => (stop, going_on),
         (RewindStage::Replaying, EngineView::Starting { .. } | EngineView::Running { .. }) if unwanted => {
             (stop, given_up)
+        }
+        (RewindStage::Replaying, EngineView::Starting { since, .. })
+            if now.millis_since(*since) > COPY_PATIENCE_MS =>
+        {
+            (stop.into_iter().chain([Action::FailRewind]).collect(), going_on)
         }
         (RewindStage::Replaying, EngineView::Starting { .. } | EngineView::Running { .. }) => {
             (vec![], going_on)

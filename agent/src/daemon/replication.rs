@@ -117,7 +117,7 @@ impl Node {
                 info!(%term, "term promised to whoever recruits for it");
                 debug!(target: step::TARGET, step = step::recruit::PROMISED.name());
             }
-            Promised::Already => {}
+            Promised::Already => desk.keep_promise().await.map_err(|err| unavailable("the disk", &err))?,
         }
         self.wake.notify_one();
         // What replays is none of this member's data yet.

@@ -8,6 +8,7 @@
 //! * `a_copy_has_what_a_rewind_needs_and_nothing_that_starts_a_server`.
 //! * `a_copy_that_was_not_brought_back_is_not_made_ready`.
 //! * `log_that_only_the_rewound_server_still_has_is_brought_along`.
+//! * `log_that_the_source_may_still_lose_is_not_in_a_copy`.
 //! * `the_mark_is_in_the_directory_that_is_replaced_and_nowhere_else`.
 //!
 //! Not here: `pg_rewind`, which runs as a program of the engine, and when any of this may be done (`reconcile::rewind`).
@@ -17,7 +18,8 @@ use std::path::{Path, PathBuf};
 
 use holdfast_engine::postgres::control::{self, Control};
 use holdfast_engine::postgres::standby::STANDBY_SIGNAL;
-use holdfast_model::{ByteCount, Member, Term};
+use holdfast_engine::postgres::wal::Segments;
+use holdfast_model::{ByteCount, Lsn, Member, Term};
 use holdfast_storage::beside::REPLACED;
 use holdfast_storage_io::IoError;
 use holdfast_storage_io::root::{EntryKind, Root};
@@ -59,6 +61,8 @@ pub enum RewindOrders {
         onto: Term,
         /// What the data directory has beyond that log.
         tail: Tail,
+        /// Up to where the source had flushed its log when `pg_rewind` began.
+        flushed: Lsn,
     },
     /// Say in the data directory that it is replaced, and what it has that the cluster went without.
     Mark {
@@ -88,8 +92,8 @@ pub struct Copied {
 pub(super) async fn run(orders: RewindOrders) -> Result<Value, JobFailure> {
     match orders {
         RewindOrders::Copy(sides) => answer(&blocking(move || copy(&sides)).await?),
-        RewindOrders::Prepare { sides, onto, tail } => {
-            answer(&blocking(move || prepare(&sides, onto, tail)).await?)
+        RewindOrders::Prepare { sides, onto, tail, flushed } => {
+            answer(&blocking(move || prepare(&sides, onto, tail, flushed)).await?)
         }
         RewindOrders::Mark { sides, tail } => answer(&blocking(move || mark(&sides, tail)).await?),
         RewindOrders::Clear { sides, member, access } => clear(sides, member, access).await,
@@ -171,7 +175,7 @@ fn copy_file(from: &Root, to: &Root, path: &Path) -> Result<u64, IoError> {
 }
 
 /// `pg_rewind` ends well as well when it takes the source for one of the same timeline, and has done nothing then.
-fn prepare(sides: &Sides, onto: Term, tail: Tail) -> Result<(), JobFailure> {
+fn prepare(sides: &Sides, onto: Term, tail: Tail, flushed: Lsn) -> Result<(), JobFailure> {
     let open = |path: &Path| Root::open(path).map_err(|err| later(&err));
     let (from, to) = (open(&sides.data_dir)?, open(&sides.beside)?);
     let bytes = to.read(Path::new(control::PATH), 1 << 16).map_err(|err| later(&err))?.unwrap_or_default();
@@ -182,6 +186,7 @@ fn prepare(sides: &Sides, onto: Term, tail: Tail) -> Result<(), JobFailure> {
     }
     let fork = control.segments.name(control.segments.holding(tail.term, tail.start));
     bring_log(&from, &to, &fork).map_err(|err| later(&err))?;
+    cut_log(&to, onto, flushed, control.segments).map_err(|err| later(&err))?;
     to.ensure(Path::new(STANDBY_SIGNAL), b"", 0o600).map_err(|err| later(&err))?;
     to.sync_dir(Path::new("")).map_err(|err| later(&err))?;
     Ok(())
@@ -205,6 +210,33 @@ fn bring_log(from: &Root, to: &Root, fork: &str) -> Result<(), IoError> {
         file.sync_all().map_err(IoError::at("sync", &entry.path))?;
     }
     to.sync_dir(dir)
+}
+
+/// `pg_rewind` copies log as the source has written it, flushed or not. What was not may be other log once the source's machine
+/// comes back from a loss of power, so that the copy must not apply it: it receives that from the source, which sends only what it
+/// has flushed. Pages that were copied are of flushed log, as all that a server writes.
+fn cut_log(to: &Root, onto: Term, flushed: Lsn, segments: Segments) -> Result<(), IoError> {
+    let last = segments.holding(onto, flushed);
+    let (last_name, prefix) = (segments.name(last), format!("{:08X}", onto.number()));
+    for entry in to.list(Path::new(WAL_DIR))? {
+        let name = entry.path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let is_segment = name.len() == 24 && name.starts_with(&prefix);
+        if entry.kind != EntryKind::File || !is_segment || name < last_name.as_str() {
+            continue;
+        }
+        if name > last_name.as_str() {
+            to.remove_file(&entry.path)?;
+            continue;
+        }
+        let file = to.open_file(&entry.path, OFlag::O_WRONLY, 0)?;
+        let cut = || {
+            file.set_len(flushed.bytes_since(last.start))?;
+            file.set_len(segments.bytes())?;
+            file.sync_all()
+        };
+        cut().map_err(IoError::at("cut", &entry.path))?;
+    }
+    to.sync_dir(Path::new(WAL_DIR))
 }
 
 /// First away from the copy, should the source's own files have brought one along: on both sides it would say nothing.

@@ -9,6 +9,7 @@
 //!
 //! Not here: whether a server may start as what. See `holdfast_replication::resume`.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use holdfast_engine::postgres::control::{self, Control};
@@ -79,27 +80,29 @@ fn remove_first_segments_behind(root: &Root) -> Result<Vec<String>, IoError> {
     let control = root.read(Path::new(control::PATH), CONTROL_BYTES_MAX)?.unwrap_or_default();
     // Without one the server says so itself.
     let Ok(control) = Control::parse(&control) else { return Ok(Vec::new()) };
-    let mut removed = Vec::new();
+    let file = |name: &str| Path::new(WAL_DIR).join(name);
+    let mut behind = BTreeSet::new();
     for entry in root.list(Path::new(WAL_DIR))? {
         let name = entry.path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let Some(timeline) = history::parse_file_name(name).filter(|_| entry.kind == EntryKind::File) else {
             continue;
         };
         let Some(text) = root.read(&entry.path, HISTORY_BYTES_MAX)? else { continue };
-        let parsed = History::parse(timeline, &String::from_utf8_lossy(&text)).ok();
-        let Some(first) = parsed.and_then(|history| FirstSegment::of(timeline, &history, control.segments))
-        else {
-            continue;
-        };
-        let file = |name: &str| Path::new(WAL_DIR).join(name);
-        let read = |name: &str| root.read(&file(name), SEGMENT_BYTES_MAX);
-        if let (Some(newer), Some(older)) = (read(&first.newer)?, read(&first.older)?)
-            && first.is_behind(&newer, &older)
-        {
-            root.remove_file(&file(&first.newer))?;
-            removed.push(first.newer);
+        let Ok(history) = History::parse(timeline, &String::from_utf8_lossy(&text)) else { continue };
+        for first in FirstSegment::of(timeline, &history, control.segments) {
+            let read = |name: &str| root.read(&file(name), SEGMENT_BYTES_MAX);
+            if let (Some(newer), Some(older)) = (read(&first.newer)?, read(&first.older)?)
+                && first.is_behind(&newer, &older)
+            {
+                behind.insert(first.newer);
+            }
         }
     }
+    // None is removed before all were compared: the next one may be behind the same.
+    for name in &behind {
+        root.remove_file(&file(name))?;
+    }
+    let removed = behind.into_iter().collect();
     root.sync_dir(Path::new(WAL_DIR))?;
     Ok(removed)
 }

@@ -150,11 +150,11 @@ impl Members for MemberLines {
         let answer =
             self.ask(to, WORK, request, async |mut member, request| member.recruit(request).await).await?;
         let report: Report<Lsn> = self.read(to, required_from_wire("report", answer.report))?;
+        // None when it had promised this attempt already.
         if report.promised_before.is_some() {
             let held = self.promises.check(to, report.promised_before);
             held.map_err(|back| Declined::Unreachable { why: back.to_string() })?;
         }
-        self.promises.note(to, attempt.term);
         Ok(report)
     }
 

@@ -1,8 +1,9 @@
 //! What each member is known to have promised. A disk that was rolled back, or that is a copy of one, comes back with less: such a
 //! member may have acked what it does not have any more, and is refused until it is another incarnation.
 //!
-//! Only what a member acted on is remembered, which it does after its promise is on its disk: log of a term that it has, a recruit
-//! that it answered. In memory only: it is a second look, and nothing rests on it.
+//! Only what a member acted on is remembered, which it does after its promise is on its disk: log of a term that it has. It is taken
+//! from what the member says of both at once, since an answer may be older than another that came before it. In memory only: it is
+//! a second look, and no safety rests on it.
 //!
 //! Invariants, each a test below:
 //! * `a_promise_that_went_back_is_refused_until_the_member_is_another`.

@@ -116,6 +116,7 @@ impl Reconciler {
             Action::Promise(rule) => self.promise(&rule).await,
             Action::Follow(node) => self.follow(&node).await,
             Action::Rewind(onto) => self.rewind(onto).await,
+            Action::FailRewind => self.fail_rewind().await,
             Action::GiveUpRewind => self.give_up_rewind().await,
             Action::TakeRewound => self.take_rewound().await,
             Action::Checkpoint => {

@@ -37,7 +37,7 @@ impl Reconciler {
                 debug!(target: step::TARGET, step = step::follow::PROMISED.name());
                 Ok(())
             }
-            Ok(Promised::Already) => Ok(()),
+            Ok(Promised::Already) => Ok(desk.keep_promise().await?),
             Err(refused) => {
                 warn!(%refused, "term not promised");
                 Ok(())

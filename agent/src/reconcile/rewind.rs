@@ -23,7 +23,7 @@ use holdfast_engine::postgres::session::{Session, SessionError};
 use holdfast_engine::postgres::standby::rewind;
 use holdfast_model::peer::Part;
 use holdfast_model::status::{EngineView, OperationKind, RewindStage};
-use holdfast_model::{Member, Term, Tick};
+use holdfast_model::{Lsn, Member, Term, Tick};
 use holdfast_storage::ops::Verb;
 use holdfast_storage::places;
 use serde::de::DeserializeOwned;
@@ -96,6 +96,8 @@ pub(super) struct Rewinds {
     failed: Option<(u32, Tick)>,
     /// Whether nothing is beside that has to be kept or cleared.
     clear: bool,
+    /// Whether what is beside could not be cleared when that was last tried: there is no room for another copy.
+    stuck: bool,
     clearing: JoinSet<bool>,
     cleared_at: Option<Tick>,
     /// A checkpoint for members that rewind onto this node.
@@ -115,11 +117,13 @@ impl Rewinds {
 
     /// Whether it makes sense to say that this member will be rewound.
     fn promising(&self, now: Tick) -> bool {
-        self.failed.is_none_or(|(times, at)| times < TRIES || now.millis_since(at) > AGAIN_LATE_MS)
+        !self.stuck
+            && self.failed.is_none_or(|(times, at)| times < TRIES || now.millis_since(at) > AGAIN_LATE_MS)
     }
 
-    fn due(&self, now: Tick) -> bool {
-        self.clear && self.failed.is_none_or(|(_, at)| now.millis_since(at) > AGAIN_MS)
+    /// Shortly after one that failed.
+    fn pauses(&self, now: Tick) -> bool {
+        self.failed.is_some_and(|(_, at)| now.millis_since(at) <= AGAIN_MS)
     }
 }
 
@@ -170,7 +174,7 @@ impl Reconciler {
                 let tail = self.node.gate.borrow().tail;
                 let order = self.follow.as_ref().filter(|order| order.upstream.term == onto);
                 let (Some(order), Some(tail)) = (order, tail) else { return Ok(()) };
-                if self.rewinds.due(self.node.clock.now()) {
+                if self.rewinds.clear && !self.rewinds.pauses(self.node.clock.now()) {
                     info!(primary = %order.primary, ?tail, "this member's log has left the cluster's: rewinding a copy");
                     let (primary, stage) = (order.primary.clone(), RewindStage::Copying);
                     let rewinding = Rewinding { cluster, primary, onto, tail, stage };
@@ -181,6 +185,13 @@ impl Reconciler {
                 Ok(())
             }
             Ok(Some(DataRecord::Rewinding(rewinding))) if rewinding.stage == RewindStage::Copying => {
+                let now = self.node.clock.now();
+                if !self.rewinds.promising(now) {
+                    return self.give_up_rewind().await;
+                }
+                if self.rewinds.pauses(now) {
+                    return Ok(());
+                }
                 let node = Arc::clone(&self.node);
                 let ticket = node.operations.begin(OperationKind::Rewind, "beginning");
                 self.tasks.spawn(run(node, desk, rewinding, ticket));
@@ -202,6 +213,17 @@ impl Reconciler {
         }
         desk.write_data(DataRecord::Ready { cluster, reign: None }).await?;
         self.rewinds.clear = false;
+        Ok(())
+    }
+
+    /// The copy does not become whole: another one is made, if that makes sense.
+    pub(super) async fn fail_rewind(&mut self) -> Result<(), ActError> {
+        let desk = self.volume.desk().ok_or(ActError::NoVolume)?;
+        let Ok(Some(DataRecord::Rewinding(rewinding))) = desk.facts().data else { return Ok(()) };
+        warn!(onto = %rewinding.onto, "the rewound copy does not become whole, it is thrown away");
+        self.rewinds.fails(self.node.clock.now());
+        let copying = Rewinding { stage: RewindStage::Copying, ..rewinding };
+        desk.write_data(DataRecord::Rewinding(copying)).await?;
         Ok(())
     }
 
@@ -272,9 +294,11 @@ impl Reconciler {
         }
         if let Some(cleared) = self.rewinds.clearing.try_join_next() {
             self.rewinds.clear = cleared.unwrap_or(false);
+            self.rewinds.stuck = !self.rewinds.clear;
         }
         let Some(desk) = self.volume.desk() else { return };
-        let pause = self.rewinds.cleared_at.is_none_or(|at| now.millis_since(at) > AGAIN_MS);
+        let pause_ms = if self.rewinds.stuck { AGAIN_LATE_MS } else { AGAIN_MS };
+        let pause = self.rewinds.cleared_at.is_none_or(|at| now.millis_since(at) > pause_ms);
         let idle = matches!(desk.facts().data, Ok(Some(DataRecord::Ready { .. })));
         if self.rewinds.clear || !self.rewinds.clearing.is_empty() || !idle || !pause {
             return;
@@ -345,6 +369,10 @@ async fn run(node: Arc<Node>, desk: Arc<Desk>, rewinding: Rewinding, ticket: Tic
                     node.rewind_ended.put(Ended::Failed);
                 }
             }
+            // A program that nobody waits for any more must not write into the next copy.
+            if let Err(err) = node.supervisor.kill_orphans(Patience::default()).await {
+                warn!(error = %Chain(&err), "what ran on the copy is not known to have ended");
+            }
             let ready = DataRecord::Ready { cluster: rewinding.cluster, reign: None };
             if let Err(err) = desk.write_data(ready).await {
                 warn!(error = %Chain(&err), "rewind not given up yet");
@@ -364,17 +392,19 @@ async fn bring_back(
     let (primary, sides, setup) = (&rewinding.primary, sides(node), beside(&node.setup));
     let upstream = node.upstream_of(primary, desk.member(), rewinding.onto);
     let (Some(upstream), Some(tls)) = (upstream, &setup.tls) else { return Err(RewindError::NotConfigured) };
+    // Of an agent before this one.
+    node.supervisor.kill_orphans(Patience::default()).await?;
     ticket.phase("copying the data directory");
     let copied: Copied = run_job(node, RewindOrders::Copy(sides.clone())).await?;
     step(holdfast_model::step::rewind::COPIED);
     ticket.phase("waiting for the primary to let this member read its files");
-    until_lent(node, desk, rewinding).await?;
+    let flushed = until_lent(node, desk, rewinding).await?;
     ticket.phase("rewinding the copy");
     let launch = rewind::launch(&setup.layout, &upstream, tls);
     let args = launch.args.iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
     node.supervisor.run_to_end(EngineProgram::Rewind, args, REWIND_DEADLINE).await?;
     let (onto, tail) = (rewinding.onto, rewinding.tail);
-    run_job::<()>(node, RewindOrders::Prepare { sides, onto, tail }).await?;
+    run_job::<()>(node, RewindOrders::Prepare { sides, onto, tail, flushed }).await?;
     step(holdfast_model::step::rewind::REWOUND);
     let replaying = Rewinding { stage: RewindStage::Replaying, ..rewinding.clone() };
     desk.write_data(DataRecord::Rewinding(replaying)).await?;
@@ -386,17 +416,22 @@ fn step(step: holdfast_model::step::Step) {
     debug!(target: holdfast_model::step::TARGET, step = step.name());
 }
 
-/// The primary says so itself.
-async fn until_lent(node: &Node, desk: &Desk, rewinding: &Rewinding) -> Result<(), RewindError> {
-    let own = desk.member();
+/// The primary says so itself, and says it from now on: what it said before may be over. Up to where it had flushed its log then.
+async fn until_lent(node: &Node, desk: &Desk, rewinding: &Rewinding) -> Result<Lsn, RewindError> {
+    let (own, began) = (desk.member(), node.clock.now());
     let mut view = node.view.subscribe();
     let lent = view.wait_for(|view| {
         members::reigning(view).is_some_and(|reigning| {
-            reigning.rule.primary == rewinding.primary && members::lends(&reigning, &own)
+            let heard = reigning.peer.heard_ms.unwrap_or(u64::MAX);
+            let since = view.at.millis_since(began) > heard;
+            since && reigning.rule.primary == rewinding.primary && members::lends(&reigning, &own)
         })
     });
     match tokio::time::timeout(LENT_WITHIN, lent).await {
-        Ok(Ok(_)) => Ok(()),
+        Ok(Ok(view)) => {
+            let said = members::reigning(&view).and_then(|reigning| reigning.peer.said.as_ref()?.flushed);
+            Ok(said.unwrap_or(rewinding.tail.start).max(rewinding.tail.start))
+        }
         Ok(Err(_)) | Err(_) => Err(RewindError::NotLent(rewinding.primary.clone())),
     }
 }

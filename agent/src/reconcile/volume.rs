@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use holdfast_model::status::{RewindStage, VolumeView};
+use holdfast_model::status::VolumeView;
 use holdfast_model::volume::{DeviceId, DeviceVerdict, DiskHealth, Verdict, VolumeIdentity};
 use holdfast_model::{ByteCount, ClusterId, Member, Promise, Tick};
 use holdfast_storage::mount::Unmount;
@@ -101,6 +101,8 @@ pub struct VolumeFacts {
 pub struct Desk {
     worker: VolumeWorker,
     facts: Mutex<VolumeFacts>,
+    /// The newest promise that is known to be on the disk.
+    durable: Mutex<Option<Promise>>,
 }
 
 impl Desk {
@@ -119,7 +121,8 @@ impl Desk {
                 Err(err) => facts.data = Err(Chain(&err).to_string()),
             }
         }
-        Ok(Self { worker, facts: Mutex::new(facts) })
+        let durable = Mutex::new(facts.promise.clone());
+        Ok(Self { worker, facts: Mutex::new(facts), durable })
     }
 
     /// What is known.
@@ -152,7 +155,23 @@ impl Desk {
                 facts.promise = Some(promise.clone());
             }
         });
-        self.worker.persist_promise(identity, promise, DESK_DEADLINE).await
+        self.worker.persist_promise(identity, promise.clone(), DESK_DEADLINE).await?;
+        *self.durable.lock().unwrap_or_else(PoisonError::into_inner) = Some(promise);
+        Ok(())
+    }
+
+    /// Sees that what this member promised is on its disk: of a write that was not heard to land nobody knows. Before a promise
+    /// is answered again, or relied on (I3).
+    ///
+    /// # Errors
+    /// [`VolumeCallError`]; the promise must then not be answered.
+    pub async fn keep_promise(&self) -> Result<(), VolumeCallError> {
+        let promised = self.facts().promise;
+        let durable = self.durable.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match promised.filter(|promised| durable.as_ref() != Some(promised)) {
+            Some(promised) => self.promise(promised).await,
+            None => Ok(()),
+        }
     }
 
     /// Binds the volume to a cluster.
@@ -225,7 +244,8 @@ impl Volume {
         let data = self.desk().map(|desk| desk.facts().data);
         match data {
             Some(Ok(Some(DataRecord::Landed(_)))) => true,
-            Some(Ok(Some(DataRecord::Rewinding(rewinding)))) => rewinding.stage != RewindStage::Copying,
+            // What runs then is a copy, or is being stopped to be copied.
+            Some(Ok(Some(DataRecord::Rewinding(_)))) => true,
             Some(Ok(Some(DataRecord::Joining(joining)))) => matches!(joining.stage, JoinStage::Landed(_)),
             Some(Ok(_) | Err(_)) | None => false,
         }

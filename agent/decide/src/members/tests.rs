@@ -238,6 +238,8 @@ fn who_diverged_is_rewound_and_who_recruits_it_needs_it_as_it_is() {
             assert_eq!(at(stage, &stopped, promise, peers.clone()), [Action::GiveUpRewind]);
         }
     }
+    let late = EngineView::Starting { pid: 1, since: Tick::from_millis(0) };
+    assert_eq!(at(RewindStage::Replaying, &late, 2, on()), [], "it has time");
     let crashing = EngineView::Stopped { crashes: 2, since: None };
     assert_eq!(at(RewindStage::Replaying, &crashing, 2, on()), [Action::GiveUpRewind]);
 }

@@ -65,7 +65,7 @@ fn a_copy_has_what_a_rewind_needs_and_nothing_that_starts_a_server() {
 #[test]
 fn a_copy_that_was_not_brought_back_is_not_made_ready() {
     let both = Both::new();
-    assert!(prepare(&both.sides(), Term::FIRST, tail()).is_err(), "there is no pg_control");
+    assert!(prepare(&both.sides(), Term::FIRST, tail(), Lsn::ZERO).is_err(), "there is no pg_control");
     assert_eq!(both.read(&format!("beside/{STANDBY_SIGNAL}")), None);
 }
 
@@ -91,6 +91,30 @@ fn log_that_only_the_rewound_server_still_has_is_brought_along() {
         assert_eq!(brought("000000010000000000000003"), None);
         assert_eq!(brought("000000010000000000000004"), None);
         assert_eq!(brought("00000002.history"), None);
+    }
+}
+
+#[test]
+fn log_that_the_source_may_still_lose_is_not_in_a_copy() {
+    let both = Both::new();
+    let whole = "x".repeat(16 << 20);
+    for name in [
+        "000000020000000000000003",
+        "000000020000000000000004",
+        "000000020000000000000005",
+        "000000010000000000000005",
+    ] {
+        both.put(&format!("beside/pg_wal/{name}"), &whole);
+    }
+    let root = Root::open(&both.dir.path().join("beside")).unwrap();
+    for _ in 0..2 {
+        cut_log(&root, Term::new(2).unwrap(), Lsn::from_offset(0x0400_0100), Segments::DEFAULT).unwrap();
+        let left = |name: &str| both.read(&format!("beside/pg_wal/{name}"));
+        assert_eq!(left("000000020000000000000003").as_deref(), Some(whole.as_str()));
+        let cut = left("000000020000000000000004").unwrap();
+        assert_eq!((cut.len(), cut.trim_end_matches('\0').len()), (whole.len(), 0x100));
+        assert_eq!(left("000000020000000000000005"), None);
+        assert!(left("000000010000000000000005").is_some(), "of another timeline");
     }
 }
 

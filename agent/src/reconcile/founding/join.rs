@@ -28,7 +28,7 @@ use crate::reconcile::volume::Desk;
 use crate::repo_watch;
 
 /// Between two looks for what the cluster's primary does by itself.
-const AGAIN_EVERY: Duration = Duration::from_secs(1);
+const AGAIN_EVERY: Duration = Duration::from_secs(2);
 
 pub(super) async fn run(
     node: &Node,
@@ -89,7 +89,7 @@ async fn promise(node: &Node, desk: &Desk, repository: &Repository) -> Result<()
     let kept = repository.rules().await?.last().map(|rule: &Rule| rule.id.term);
     let term = heard.max(kept).ok_or(FoundingError::NoCluster)?;
     if desk.facts().promise.is_some_and(|promise| promise.max_term >= term) {
-        return Ok(());
+        return Ok(desk.keep_promise().await?);
     }
     let (cluster, member) = (repository.cluster().clone(), desk.member());
     desk.promise(Promise { cluster, member, max_term: term, attempt: clock::random_bits() }).await?;
@@ -102,7 +102,7 @@ async fn begin(node: &Node, repository: &Repository, ticket: &Ticket) -> Result<
         match look(node, repository).await {
             Err(FoundingError::NoBackup) => ticket.phase("waiting for the first backup of the cluster"),
             // Whoever reigns ships that, or has said that nobody can: then its next backup makes up for it.
-            Err(FoundingError::Log(LogError::Incomplete { term, have, need })) => {
+            Err(FoundingError::Log(LogError::Incomplete { term, have, need })) if anybody_reigns(node) => {
                 let missing = format!("the log of term {term} from {have} to {need}");
                 ticket.phase(&format!("waiting for {missing}, which the primary of that term did not ship"));
             }
@@ -110,6 +110,11 @@ async fn begin(node: &Node, repository: &Repository, ticket: &Ticket) -> Result<
         }
         tokio::time::sleep(AGAIN_EVERY).await;
     }
+}
+
+/// With nobody left who could ship what is missing, the node goes on to what else it may do.
+fn anybody_reigns(node: &Node) -> bool {
+    members::reigning(&node.view.borrow()).is_some()
 }
 
 /// The newest backup with the log after it.

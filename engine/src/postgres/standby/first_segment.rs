@@ -20,7 +20,7 @@ use crate::postgres::wal::scan::Scanner;
 pub struct FirstSegment {
     /// The file of the timeline.
     pub newer: String,
-    /// That of its parent.
+    /// That of an ancestor.
     pub older: String,
     timelines: (Term, Term),
     segments: Segments,
@@ -29,14 +29,23 @@ pub struct FirstSegment {
 }
 
 impl FirstSegment {
-    /// That of timeline `of`; none for one without a parent, or that begins with a segment.
+    /// That of timeline `of` beside each of its ancestors that has log in it; none for one without a parent, or that begins with
+    /// a segment.
     #[must_use]
-    pub fn of(of: Term, history: &History, segments: Segments) -> Option<Self> {
-        let (parent, fork) = history.branch()?;
-        let start = segments.holding(of, fork).start;
-        let name = |timeline| segments.name(segments.holding(timeline, fork));
-        let (newer, older) = (name(of), name(parent));
-        (start < fork).then_some(Self { newer, older, timelines: (of, parent), segments, start, fork })
+    pub fn of(of: Term, history: &History, segments: Segments) -> Vec<Self> {
+        let Some((_, begins)) = history.branch() else { return Vec::new() };
+        let start = segments.holding(of, begins).start;
+        let name = |timeline| segments.name(segments.holding(timeline, begins));
+        let within = history.ancestors.iter().filter(|ancestor| ancestor.switch > start);
+        let beside = within.map(|ancestor| Self {
+            newer: name(of),
+            older: name(ancestor.timeline),
+            timelines: (of, ancestor.timeline),
+            segments,
+            start,
+            fork: ancestor.switch,
+        });
+        beside.collect()
     }
 
     /// How many bytes of each are log before the fork.

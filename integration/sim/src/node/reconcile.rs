@@ -282,7 +282,7 @@ impl World {
             }
             Action::StartEngine => self.start_engine(n, agent),
             Action::StartShipping => self.start_shipping(n, agent),
-            Action::StartBackup | Action::Checkpoint => {}
+            Action::StartBackup | Action::Checkpoint | Action::FailRewind => {}
             Action::Rewind(onto) => self.rewind(n, agent, onto),
             Action::GiveUpRewind => self.give_up_rewind(n, agent),
             Action::TakeRewound => self.take_rewound(n, agent),
