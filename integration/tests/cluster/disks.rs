@@ -120,6 +120,16 @@ async fn a_member_whose_disk_was_rolled_back_is_refused_until_it_has_another_as_
         stage.cluster.order(primary, Order::Switchover { to })?;
         stage.cluster.wait_for_three_voters(WHOLE_WITHIN).await?;
         let member = stage.cluster.site(third)?.seen()?.member().context("it has a volume")?;
+        let term = stage.cluster.newest_rule()?.id.term;
+        eventually("a peer that has seen it follow", NOTICED_WITHIN, async || {
+            let status: serde_json::Value =
+                serde_json::from_str(&stage.cluster.holdfast(to, &["--json", "status"])?)?;
+            let peers = status["peers"].as_array().context("no peers")?;
+            let told = peers.iter().find(|peer| peer["said"]["member"] == *member).context("not heard")?;
+            ensure!(told["said"]["rule"]["id"]["term"] == term, "{told}");
+            Ok(())
+        })
+        .await?;
         // Held, it promises nothing new when it is back.
         stage.cluster.holdfast(third, &["engine", "stop"])?;
         eventually("an engine that is stopped", NOTICED_WITHIN, async || {
