@@ -1,9 +1,11 @@
 //! How far log is acked while the rule changes under way: by what satisfies every rule that may be open, until the newest
-//! one's marker was seen acked under all of them; from then on by the newest alone.
+//! one's marker was seen acked under all of them; from then on by the newest alone. Open is every rule since the last that was seen
+//! acked: a primary that was restarted says its newest rule again, and the one that is in force is then neither of the newest two.
 //!
 //! Invariants, each a test below:
 //! * `a_changed_rule_counts_alone_only_when_its_marker_is_acked`.
 //! * `another_change_opens_the_rule_before_it_again`.
+//! * `a_rule_that_is_said_again_does_not_hide_the_one_in_force`.
 
 use holdfast_engine::postgres::flushed::Flushed;
 use holdfast_model::{Lsn, Rule, RuleId};
@@ -16,14 +18,20 @@ pub(super) struct Acking {
     behind_marker: Option<(RuleId, Lsn)>,
     /// It was seen acked.
     settled: Option<RuleId>,
+    /// Every rule that may be open, newest first.
+    open: Vec<Rule>,
 }
 
 impl Acking {
     /// Up to where log is acked. `rules`, newest first, were read before `flushed` was: so what is flushed here is behind the
     /// marker of each of them, since a rule is seen when it is committed and its commit is flushed first.
     pub(super) fn see(&mut self, rules: &[Rule], flushed: &Flushed) -> Option<Lsn> {
-        let open = open_rules(rules);
-        let newest = open.first()?;
+        let newest = rules.first()?;
+        for rule in open_rules(rules).iter().rev() {
+            if self.open.first().is_none_or(|known| known.id < rule.id) {
+                self.open.insert(0, rule.clone());
+            }
+        }
         if self.settled == Some(newest.id) {
             return flushed.acked(&AckQuorum::of(newest));
         }
@@ -32,9 +40,10 @@ impl Acking {
             Some(_) | None => flushed.local,
         };
         self.behind_marker = Some((newest.id, behind));
-        let acked = flushed.acked(&AckQuorum::of_open(newest, open))?;
+        let acked = flushed.acked(&AckQuorum::of_open(newest, &self.open))?;
         if acked >= behind {
             self.settled = Some(newest.id);
+            self.open.truncate(1);
         }
         Some(acked)
     }
@@ -91,6 +100,21 @@ mod tests {
             Some(400),
             "n2 may be lost now"
         );
+    }
+
+    #[test]
+    fn a_rule_that_is_said_again_does_not_hide_the_one_in_force() {
+        let mut acking = Acking::default();
+        let n2 = |at| flushed(at, &[("n2", at)]);
+        assert_eq!(acked(&mut acking, &[rule(1, &["n2"])], &n2(100)), Some(100));
+        let widened = [rule(2, &["n2", "n3"]), rule(1, &["n2"])];
+        let by_n3 = flushed(200, &[("n3", 200)]);
+        assert_eq!(acked(&mut acking, &widened, &by_n3), None);
+        // Restarted before anybody had acked that.
+        let again = [rule(3, &["n2", "n3"]), rule(2, &["n2", "n3"])];
+        assert_eq!(acked(&mut acking, &again, &by_n3), None, "n2 alone counts by the rule in force");
+        assert_eq!(acked(&mut acking, &again, &n2(300)), Some(300));
+        assert_eq!(acked(&mut acking, &again, &flushed(400, &[("n3", 400)])), Some(400));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use holdfast_model::{RuleId, Term};
+use holdfast_model::{Rule, RuleId, Term};
 use holdfast_replication::quorum::{AckQuorum, open_rules};
 
 use super::Agent;
@@ -23,6 +23,8 @@ pub(crate) struct Shipping {
     begun: bool,
     behind_marker: Option<(RuleId, usize)>,
     settled: Option<RuleId>,
+    /// Every rule that may be open, newest first.
+    open: Vec<Rule>,
     /// A backup that is worth something once log is shipped up to its end.
     backup: Option<usize>,
 }
@@ -31,8 +33,14 @@ impl World {
     pub(super) fn start_shipping(&mut self, n: usize, agent: &mut Agent) {
         let Some(rule) = &agent.report.rule else { return };
         let term = rule.id.term;
-        agent.shipping =
-            Some(Shipping { term, begun: false, behind_marker: None, settled: None, backup: None });
+        agent.shipping = Some(Shipping {
+            term,
+            begun: false,
+            behind_marker: None,
+            settled: None,
+            open: vec![],
+            backup: None,
+        });
         let ms = self.chance.below(EVERY_MS);
         self.after(ms, Event::Ship { n, life: agent.life });
     }
@@ -100,8 +108,12 @@ impl World {
             return Some(durable);
         }
         let rules = self.log(n)?.newest_rules();
-        let open = open_rules(&rules);
-        let newest = open.first()?;
+        let newest = rules.first()?;
+        for rule in open_rules(&rules).iter().rev() {
+            if shipping.open.first().is_none_or(|known| known.id < rule.id) {
+                shipping.open.insert(0, rule.clone());
+            }
+        }
         if shipping.settled == Some(newest.id) {
             return self.acked_by(n, &AckQuorum::of(newest));
         }
@@ -110,9 +122,10 @@ impl World {
             Some(_) | None => durable,
         };
         shipping.behind_marker = Some((newest.id, behind));
-        let acked = self.acked_by(n, &AckQuorum::of_open(newest, open))?;
+        let acked = self.acked_by(n, &AckQuorum::of_open(newest, &shipping.open))?;
         if acked >= behind {
             shipping.settled = Some(newest.id);
+            shipping.open.truncate(1);
         }
         Some(acked)
     }
