@@ -222,8 +222,12 @@ impl Reconciler {
     /// Founding is long: it runs beside the loop and is observed through its operation.
     fn begin(&mut self, kind: OperationKind) -> Result<(), ActError> {
         let desk = self.volume.desk().ok_or(ActError::NoVolume)?;
-        let space = self.volume.disk().ok_or(ActError::NoVolume)?.space.free;
-        let node = Arc::clone(&self.node);
+        let space = self.volume.disk().ok_or(ActError::NoVolume)?.space;
+        if space.total == ByteCount::ZERO {
+            // Not measured yet: the next turn begins.
+            return Ok(());
+        }
+        let (space, node) = (space.free, Arc::clone(&self.node));
         let ticket = node.operations.begin(kind, "beginning");
         self.tasks.spawn(async move {
             match kind {
