@@ -234,7 +234,7 @@ impl Reconciler {
             return Ok(());
         };
         self.node.helper.volume(Verb::TakeBeside, DESK_DEADLINE).await?;
-        debug!(target: holdfast_model::step::TARGET, step = holdfast_model::step::rewind::TAKEN.name());
+        step(holdfast_model::step::rewind::TAKEN);
         desk.write_data(DataRecord::Ready { cluster, reign: None }).await?;
         info!(%onto, "the rewound copy has taken the place of the data");
         (self.follow, self.rewinds.clear, self.rewinds.failed) = (None, false, None);
@@ -274,10 +274,10 @@ impl Reconciler {
         self.node.engine.stop(StopBy::Fast).await;
         let orders = RewindOrders::Mark { sides: sides(&self.node), tail: rewinding.tail };
         run_job::<()>(&self.node, orders).await?;
-        debug!(target: holdfast_model::step::TARGET, step = holdfast_model::step::rewind::MARKED.name());
+        step(holdfast_model::step::rewind::MARKED);
         let taking = Rewinding { stage: RewindStage::Taking, ..rewinding.clone() };
         desk.write_data(DataRecord::Rewinding(taking)).await?;
-        debug!(target: holdfast_model::step::TARGET, step = holdfast_model::step::rewind::WHOLE.name());
+        step(holdfast_model::step::rewind::WHOLE);
         Ok(())
     }
 
