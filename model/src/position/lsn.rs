@@ -1,7 +1,4 @@
-//! Engine positions. Parsing and comparing them lives here and nowhere else.
-//!
-//! Postgres counts log bytes: an [`Lsn`]. Two LSNs compare only on one timeline, and timelines are terms, so a
-//! position is always compared as `(last rule in the log, position)`.
+//! Positions in the log of Postgres.
 
 use std::fmt;
 use std::str::FromStr;
