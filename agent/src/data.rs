@@ -8,7 +8,7 @@
 
 use holdfast_model::record::RecordKind;
 use holdfast_model::status::RewindStage;
-use holdfast_model::{ClusterId, Lsn, Member, Rule, Term};
+use holdfast_model::{ClusterId, Member, Position, Rule, Term};
 use serde::{Deserialize, Serialize};
 
 /// The frame of [`DataRecord`].
@@ -71,7 +71,7 @@ pub struct Refounding {
     /// The backup that is restored.
     pub backup: String,
     /// The acked end of the shipped log: what was acknowledged after it is lost.
-    pub shipped_end: Lsn,
+    pub shipped_end: Position,
 }
 
 /// A member that restores in order to follow.
@@ -106,7 +106,7 @@ pub struct Landing {
     /// The newest reign of the shipped log.
     pub from: Term,
     /// Behind the last whole record of it: what comes after is received from the primary.
-    pub end: Lsn,
+    pub end: Position,
 }
 
 /// A rewind under way. Until the copy has taken its place the data directory is what the member has, whatever becomes of the
@@ -127,12 +127,12 @@ pub struct Rewinding {
 
 /// Log of a member that the cluster's chain does not have. Nobody was told that it is committed; people may want to know
 /// what it was (I13).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tail {
     /// The reign that it is of.
     pub term: Term,
     /// Where the chain left that reign, or an earlier position when that is not known.
-    pub start: Lsn,
+    pub start: Position,
     /// Where it ends.
-    pub end: Lsn,
+    pub end: Position,
 }

@@ -1,5 +1,6 @@
 //! The newest view as OpenMetrics text: metrics count what the logs tell.
 
+use holdfast_model::Position;
 use holdfast_model::status::{
     BreachesView, DataView, EngineView, NodeView, OperationState, RepositoryView, VolumeView,
 };
@@ -48,7 +49,9 @@ pub fn render(view: &NodeView) -> String {
     }
     let reachable = matches!(view.repository, RepositoryView::Ready { .. } | RepositoryView::Empty);
     number(&mut registry, "repository_reachable", "Whether the repository answers", u64::from(reachable));
-    if let (Some(acked), Some(shipped)) = (view.log.acked, view.log.shipped) {
+    // Only Postgres counts bytes.
+    let lsn = |position: &Option<Position>| position.as_ref().and_then(Position::lsn);
+    if let (Some(acked), Some(shipped)) = (lsn(&view.log.acked), lsn(&view.log.shipped)) {
         bytes(
             &mut registry,
             "log_unshipped",

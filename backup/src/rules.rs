@@ -10,7 +10,7 @@
 
 use bytes::Bytes;
 use holdfast_model::record::{self, RecordError};
-use holdfast_model::{Lsn, Rule, Term};
+use holdfast_model::{Lsn, NotAnLsn, Rule, Term};
 
 use crate::repository::Repository;
 use crate::store::{Created, StoreError};
@@ -64,6 +64,15 @@ pub enum ChainError {
         /// The one it says that it follows.
         previous: Term,
     },
+    /// A rule in the log of another engine.
+    #[error("read where term {term} begins")]
+    Position {
+        /// The term.
+        term: Term,
+        /// What is wrong with it.
+        #[source]
+        source: NotAnLsn,
+    },
 }
 
 /// One term as part of a chain.
@@ -93,13 +102,15 @@ impl Chain {
         loop {
             let rule = rules.iter().find(|rule| rule.id.term == want);
             let rule = rule.ok_or(ChainError::Missing { term: want })?;
-            reigns.push(Reign { term: want, start: rule.start, end });
+            let start =
+                Lsn::try_from(&rule.start).map_err(|source| ChainError::Position { term: want, source })?;
+            reigns.push(Reign { term: want, start, end });
             let Some(previous) = rule.previous else { break };
             let earlier = rules.iter().find(|rule| rule.id.term == previous.term);
             if previous.term >= want || earlier.is_some_and(|earlier| earlier.start > rule.start) {
                 return Err(ChainError::Backwards { term: want, previous: previous.term });
             }
-            end = Some(rule.start);
+            end = Some(start);
             want = previous.term;
         }
         reigns.reverse();

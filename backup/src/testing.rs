@@ -28,7 +28,7 @@ pub(crate) fn rule(term: u32, previous: Option<u32>, start: u64) -> Rule {
         voters: Vec::new(),
         k: 0,
         previous: previous.map(id),
-        start: Lsn::from_offset(start),
+        start: Lsn::from_offset(start).into(),
     }
 }
 

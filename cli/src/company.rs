@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use holdfast_model::peer::{Part, PeerSaid, PeerView};
 use holdfast_model::status::{EngineView, Gate, NodeView, VolumeView};
-use holdfast_model::{Lsn, Member, NodeName, Rule, RuleId, VoterKind, Zone};
+use holdfast_model::{Member, NodeName, Position, Rule, RuleId, VoterKind, Zone};
 use serde::Serialize;
 
 /// What the newest rule says of a member.
@@ -60,7 +60,7 @@ pub struct NodeLine {
     /// The newest rule in its log.
     pub rule: Option<RuleId>,
     /// Where its log ends on its disk.
-    pub position: Option<Lsn>,
+    pub position: Option<Position>,
     /// When it was heard.
     #[serde(flatten)]
     pub heard: Heard,
@@ -94,7 +94,7 @@ fn own(view: &NodeView) -> PeerSaid {
         | VolumeView::Unmounted { .. } => None,
     };
     let flushed = match &view.engine {
-        EngineView::Running { flushed, .. } => Some(*flushed),
+        EngineView::Running { flushed, .. } => Some(flushed.clone()),
         EngineView::Stopped { .. }
         | EngineView::Starting { .. }
         | EngineView::Stopping { .. }
@@ -107,7 +107,7 @@ fn own(view: &NodeView) -> PeerSaid {
         gate: view.gate.clone(),
         part: view.part.clone(),
         flushed,
-        shipped: view.log.shipped,
+        shipped: view.log.shipped.clone(),
     }
 }
 

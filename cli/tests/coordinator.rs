@@ -13,7 +13,9 @@ use holdfast_agent::clock::{Clock, random_bits};
 use holdfast_agent::peers::{Deadlines, MemberLines, PeerAddress, PeerClient};
 use holdfast_agent::tls::{Acceptor, Reloader};
 use holdfast_model::status::{Gate, NodeView, VolumeView};
-use holdfast_model::{ClusterId, Incarnation, Lsn, Member, Promise, Rule, RuleId, Term, Voter, VoterKind};
+use holdfast_model::{
+    ClusterId, Incarnation, Lsn, Member, Position, Promise, Rule, RuleId, Term, Voter, VoterKind,
+};
 use holdfast_orchestrator::drive::{Driver, Members, Tries};
 use holdfast_orchestrator::failover::{self, Declined};
 use holdfast_orchestrator::switchover;
@@ -53,7 +55,7 @@ fn rule() -> Rule {
     };
     let voters = ["n1", "n2", "n3"].map(voter).to_vec();
     let id = RuleId { term: term(3), version: 1 };
-    Rule { id, primary: member("n1"), voters, k: 1, previous: None, start: Lsn::from_offset(1) }
+    Rule { id, primary: member("n1"), voters, k: 1, previous: None, start: Lsn::from_offset(1).into() }
 }
 
 fn attempt(number: u32) -> Attempt {
@@ -135,7 +137,8 @@ impl MemberService for FakeMember {
             self.promises(attempt);
         }
         let state = self.0.lock().unwrap();
-        let (member, rules, position) = (state.member.clone(), state.rules.clone(), Lsn::from_offset(9));
+        let (member, rules, position) =
+            (state.member.clone(), state.rules.clone(), Lsn::from_offset(9).into());
         let report = Report { member, rules, position, promised_before: None };
         Ok(Response::new(v1::RecruitResponse { report: Some(report.to_wire()) }))
     }
@@ -159,7 +162,7 @@ impl MemberService for FakeMember {
     async fn close(&self, request: Request<v1::CloseRequest>) -> Answer<v1::CloseResponse> {
         self.note(request.into_inner().target);
         self.0.lock().unwrap().closed = true;
-        Ok(Response::new(Closed { position: Lsn::from_offset(9) }.to_wire()))
+        Ok(Response::new(Closed { position: Lsn::from_offset(9).into() }.to_wire()))
     }
     async fn await_position(
         &self,
@@ -167,7 +170,7 @@ impl MemberService for FakeMember {
     ) -> Answer<v1::AwaitPositionResponse> {
         let AwaitPosition { target, position } = AwaitPosition::from_wire(request.into_inner())?;
         self.note(Some(target.to_wire()));
-        match position.offset() {
+        match position.ordinal() {
             ..=9 => Ok(Response::new(v1::AwaitPositionResponse {})),
             _ => Err(Status::unavailable("the log up to there is not here yet")),
         }
@@ -198,7 +201,7 @@ impl NodeService for FakeMember {
 struct Cluster {
     authority: Authority,
     addresses: Vec<(&'static str, SocketAddr)>,
-    kept: Arc<Mutex<Vec<Certificate<Lsn>>>>,
+    kept: Arc<Mutex<Vec<Certificate<Position>>>>,
     tasks: JoinSet<()>,
 }
 
@@ -296,7 +299,7 @@ async fn what_a_member_stands_by_reaches_the_coordinator() {
     let lines = cluster.lines();
     let refused = lines.recruit(&member("n2"), attempt(4)).await.unwrap_err();
     assert_eq!(refused, Declined::Refused(Refused::Promised { promised: term(5), asked: term(4) }));
-    let behind = lines.await_position(&member("n2"), Lsn::from_offset(10)).await.unwrap_err();
+    let behind = lines.await_position(&member("n2"), &Lsn::from_offset(10).into()).await.unwrap_err();
     assert_eq!(behind.to_string(), "not reached: call n2: the log up to there is not here yet");
     let gone = lines.ask_vote(&member("n3"), &member("n1")).await.unwrap_err().to_string();
     assert!(gone.contains("Connection refused"), "{gone}");

@@ -7,7 +7,7 @@ mod fake;
 use fake::{Served, view};
 use holdfast_cli::certs::CertFiles;
 use holdfast_cli::client::connect;
-use holdfast_model::{Lsn, Term};
+use holdfast_model::{Lsn, Position, Term};
 use holdfast_proto::convert::{Wire as _, list_from_wire, required_from_wire};
 use holdfast_proto::identity::Role;
 use holdfast_proto::refusal::{Reason, Refusal, declined};
@@ -50,7 +50,7 @@ async fn a_coordinating_node_recruits_and_learns_what_it_has_to_begin_above() {
     let channel = as_peer(&served, &served.authority.coordinator("n2")).await;
     let mut members = MemberServiceClient::new(channel);
     let answer = members.recruit(recruit(3, 6)).await.unwrap().into_inner();
-    let report: Report<Lsn> = required_from_wire("report", answer.report).unwrap();
+    let report: Report<Position> = required_from_wire("report", answer.report).unwrap();
     assert_eq!(report, view::report(attempt(6)));
     // The caller knows an older reign than the node, which answers by its promise all the same.
     let status = members.recruit(recruit(2, 4)).await.unwrap_err();
@@ -61,7 +61,7 @@ async fn a_coordinating_node_recruits_and_learns_what_it_has_to_begin_above() {
         rule: report.rules[0].clone(),
         absent: vec![],
         chosen: report.member.clone(),
-        position: report.position,
+        position: report.position.clone(),
         reports: vec![report],
     };
     let promote = Promote { target: target(3), certificate }.to_wire();
@@ -116,6 +116,6 @@ async fn no_node_begins_a_failover_by_its_certificate() {
     ClusterServiceClient::new(person.clone()).failover(failover).await.unwrap();
     let close = Close { target: target(3) }.to_wire();
     let closed = MemberServiceClient::new(person).close(close).await.unwrap().into_inner();
-    assert_eq!(Closed::from_wire(closed).unwrap().position, Lsn::from_offset(0x300_0000));
+    assert_eq!(Closed::from_wire(closed).unwrap().position, Lsn::from_offset(0x300_0000).into());
     served.stop().await;
 }

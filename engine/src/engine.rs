@@ -9,17 +9,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use holdfast_model::status::{Gate, Weakened};
-use holdfast_model::{Lsn, Member, NodeName, Rule, Term};
+use holdfast_model::{Member, NodeName, Position, Rule, Term};
 use holdfast_replication::catch_up::Attachment;
 
-use crate::postgres::SyncStandbys;
-use crate::postgres::backup::BackupEnd;
-use crate::postgres::flushed::Flushed;
-use crate::postgres::links::Upstream;
+use crate::ackers::Ackers;
+use crate::flushed::Flushed;
+use crate::links::Upstream;
 use crate::postgres::standby::Hands;
-use crate::postgres::standby::follow::Following;
-use crate::postgres::standby::promote::Promoted;
-use crate::postgres::standby::receiver::Recruited;
+use crate::standing::{Following, Promoted, Recruited};
 
 /// Whether trying again can help.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,7 +79,18 @@ pub struct EngineStatus {
     /// The term of its data.
     pub term: Term,
     /// Durable on the local disk up to here.
-    pub flushed: Lsn,
+    pub flushed: Position,
+}
+
+/// What a restore needs besides a backup's files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackupEnd {
+    /// Replay begins here.
+    pub start: Position,
+    /// Replay must come at least to here before the data is consistent.
+    pub stop: Position,
+    /// What the engine must find in the restored directory before it starts, in a file of its own; empty when it needs none.
+    pub label: String,
 }
 
 /// One engine with its data directory. All calls have deadlines of their own.
@@ -99,13 +107,13 @@ pub trait Engine: Send {
 
     /// Writes a rule and its marker, and with them, at once, those `before` it, oldest first; returns a position past all of
     /// them. Idempotent for the newest rule.
-    async fn write_rules(&mut self, before: &[Rule], rule: &Rule) -> Result<Lsn, EngineError>;
+    async fn write_rules(&mut self, before: &[Rule], rule: &Rule) -> Result<Position, EngineError>;
 
     /// How far its log is flushed, here and on those who may ack.
     async fn flushed(&mut self) -> Result<Flushed, EngineError>;
 
     /// Puts gate and ack list in force and proves it. On an error the gate is not known to be either way.
-    async fn apply_gate(&mut self, gate: &Gate, sync: &SyncStandbys) -> Result<(), EngineError>;
+    async fn apply_gate(&mut self, gate: &Gate, ackers: &Ackers) -> Result<(), EngineError>;
 
     /// Whether a client that comes now is let in, whatever was put in force by whom.
     async fn lets_clients_in(&mut self) -> Result<bool, EngineError>;
@@ -138,14 +146,14 @@ pub trait Engine: Send {
     async fn hold_out(&mut self, node: &NodeName, out: bool) -> Result<(), EngineError>;
 
     /// Each member's stream, by the login that it proved; ends streams that ack under another's name.
-    async fn streams(&mut self) -> Result<BTreeMap<Member, Attachment<Lsn>>, EngineError>;
+    async fn streams(&mut self) -> Result<BTreeMap<Member, Attachment<Position>>, EngineError>;
 
     /// Settings in force that let a commit be answered before it is held as its rule asks.
     async fn weakened(&mut self) -> Result<BTreeSet<Weakened>, EngineError>;
 
     /// Keeps log from `from` on, which may be on no store yet, on a server in recovery: whoever is promoted ships what is
     /// missing of the terms before. Lets go of what is older. Capped, as everything that holds log back is.
-    async fn keep_log(&mut self, from: Lsn) -> Result<(), EngineError>;
+    async fn keep_log(&mut self, from: &Position) -> Result<(), EngineError>;
 
     /// Makes sure that a server in recovery receives nothing more, has applied all that it received, and only then reads
     /// how far it is. When it is late, stop the server at once, start it again as a standby and recruit it again.
@@ -167,7 +175,7 @@ pub trait Engine: Send {
     async fn following(&mut self, upstream: &Upstream) -> Result<Option<Following>, EngineError>;
 
     /// Begins a base backup; returns where its replay begins. One at a time.
-    async fn begin_backup(&mut self, label: &str) -> Result<Lsn, EngineError>;
+    async fn begin_backup(&mut self, label: &str) -> Result<Position, EngineError>;
 
     /// Ends the backup under way.
     async fn end_backup(&mut self) -> Result<BackupEnd, EngineError>;

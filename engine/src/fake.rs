@@ -8,19 +8,15 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use holdfast_model::status::{Gate, GateClosed, Weakened};
-use holdfast_model::{Lsn, Member, NodeName, Rule, Term};
+use holdfast_model::{Lsn, Member, NodeName, Position, Rule, Term};
 use holdfast_replication::catch_up::Attachment;
 
-use crate::engine::{Engine, EngineError, EngineStatus};
-use crate::postgres::SyncStandbys;
-use crate::postgres::backup::BackupEnd;
-use crate::postgres::flushed::Flushed;
-use crate::postgres::links::Upstream;
+use crate::ackers::Ackers;
+use crate::engine::{BackupEnd, Engine, EngineError, EngineStatus};
+use crate::flushed::Flushed;
+use crate::links::Upstream;
 use crate::postgres::standby::Hands;
-use crate::postgres::standby::follow::Following;
-use crate::postgres::standby::promote::Promoted;
-use crate::postgres::standby::receiver::Recruited;
-use crate::postgres::wal::history::History;
+use crate::standing::{Following, Promoted, Recruited};
 
 /// What each write adds to the log, in bytes.
 const RECORD_BYTES: u64 = 64;
@@ -51,13 +47,13 @@ pub struct Fake {
     /// Settings that weaken its commits.
     pub weakened: BTreeSet<Weakened>,
     /// From where on it keeps log that may not be shipped.
-    pub keeps_from: Option<Lsn>,
+    pub keeps_from: Option<Position>,
     /// Who is attached; the flush positions are those of [`Self::flushed`].
     pub attached: BTreeMap<Member, u64>,
     /// The term of its data.
     pub term: Term,
-    /// The terms before that.
-    pub history: History,
+    /// The terms before that, oldest first, with where its log left each.
+    pub left: Vec<(Term, Position)>,
     /// Durable log.
     pub flushed: Flushed,
     /// Rules in its log, oldest first.
@@ -65,11 +61,11 @@ pub struct Fake {
     /// What is in force.
     pub gate: Gate,
     /// Whose acks commits wait for.
-    pub sync: SyncStandbys,
+    pub sync: Ackers,
     /// Client sessions.
     pub clients: u64,
     /// Where the backup under way began.
-    pub backup: Option<Lsn>,
+    pub backup: Option<Position>,
 }
 
 /// Why the simulated engine did not answer.
@@ -110,11 +106,11 @@ impl Fake {
             keeps_from: None,
             attached: BTreeMap::new(),
             term: Term::FIRST,
-            history: History::default(),
-            flushed: Flushed::alone(Lsn::from_offset(RECORD_BYTES)),
+            left: Vec::new(),
+            flushed: Flushed::alone(Lsn::from_offset(RECORD_BYTES).into()),
             rules: Vec::new(),
             gate: Gate::Closed { why: GateClosed::Starting },
-            sync: SyncStandbys::Nobody,
+            sync: Ackers::Nobody,
             clients: 0,
             backup: None,
         }
@@ -129,14 +125,14 @@ impl Fake {
     }
 
     /// A client's commit, when the gate lets clients write.
-    pub fn commit(&mut self) -> Option<Lsn> {
+    pub fn commit(&mut self) -> Option<Position> {
         let serves = self.running && self.answers && !self.recovers && matches!(self.gate, Gate::Open { .. });
         serves.then(|| self.append())
     }
 
-    fn append(&mut self) -> Lsn {
-        self.flushed.local = self.flushed.local.plus(RECORD_BYTES);
-        self.flushed.local
+    fn append(&mut self) -> Position {
+        self.flushed.local = Lsn::from_offset(self.flushed.local.ordinal() + RECORD_BYTES).into();
+        self.flushed.local.clone()
     }
 
     fn refuse<T>(doing: &'static str, why: FakeError) -> Result<T, EngineError> {
@@ -180,7 +176,7 @@ impl Engine for Fake {
             system_identifier: 1,
             in_recovery: self.recovers,
             term: self.term,
-            flushed: self.flushed.local,
+            flushed: self.flushed.local.clone(),
         })
     }
 
@@ -213,7 +209,7 @@ impl Engine for Fake {
     async fn expel(&mut self, member: &Member, _deadline: Duration) -> Result<(), EngineError> {
         let doing = "expel a member";
         self.check_role(doing, false)?;
-        let counted = matches!(&self.sync, SyncStandbys::AnyOf { members, .. } if members.contains(member));
+        let counted = matches!(&self.sync, Ackers::AnyOf { members, .. } if members.contains(member));
         if counted || self.admitted.contains(member) {
             return Self::refuse(doing, FakeError::Counted);
         }
@@ -241,9 +237,9 @@ impl Engine for Fake {
         Ok(())
     }
 
-    async fn streams(&mut self) -> Result<BTreeMap<Member, Attachment<Lsn>>, EngineError> {
+    async fn streams(&mut self) -> Result<BTreeMap<Member, Attachment<Position>>, EngineError> {
         self.check("look at streams")?;
-        let flushed = |member: &Member| self.flushed.standbys.get(member).copied();
+        let flushed = |member: &Member| self.flushed.standbys.get(member).cloned();
         let stream = |(member, stream): (&Member, &u64)| {
             Some((member.clone(), Attachment { stream: *stream, flushed: flushed(member)? }))
         };
@@ -255,16 +251,19 @@ impl Engine for Fake {
         Ok(self.weakened.clone())
     }
 
-    async fn keep_log(&mut self, from: Lsn) -> Result<(), EngineError> {
+    async fn keep_log(&mut self, from: &Position) -> Result<(), EngineError> {
         self.check_role("keep log until it is shipped", true)?;
-        self.keeps_from = self.keeps_from.max(Some(from));
+        if self.keeps_from.as_ref().is_none_or(|kept| kept < from) {
+            self.keeps_from = Some(from.clone());
+        }
         Ok(())
     }
 
     async fn recruit(&mut self, _hands: &dyn Hands, _deadline: Duration) -> Result<Recruited, EngineError> {
         self.check_role("recruit", true)?;
         (self.upstream, self.gate) = (None, Gate::Closed { why: GateClosed::NotPrimary });
-        Ok(Recruited { rule: self.rules.last().cloned(), timeline: self.term, position: self.flushed.local })
+        let position = self.flushed.local.clone();
+        Ok(Recruited { rule: self.rules.last().cloned(), term: self.term, position })
     }
 
     async fn promote(
@@ -276,12 +275,12 @@ impl Engine for Fake {
         let doing = "promote";
         self.check(doing)?;
         if self.recovers && term > self.term {
-            self.history = self.history.child(self.term, self.flushed.local, "fake");
+            self.left.push((self.term, self.flushed.local.clone()));
             (self.recovers, self.term) = (false, term);
         } else if self.recovers || term != self.term {
             return Self::refuse(doing, FakeError::Term);
         }
-        Promoted::of(self.history.clone()).map_or_else(|| Self::refuse(doing, FakeError::Term), Ok)
+        Promoted::of(self.left.clone()).map_or_else(|| Self::refuse(doing, FakeError::Term), Ok)
     }
 
     async fn follow(&mut self, upstream: &Upstream, _deadline: Duration) -> Result<Following, EngineError> {
@@ -291,20 +290,20 @@ impl Engine for Fake {
             return Err(EngineError::Unavailable { doing, source: Box::new(FakeError::Frozen) });
         }
         self.upstream = Some(upstream.clone());
-        Ok(Following { timeline: upstream.term, flushed: Some(self.flushed.local) })
+        Ok(Following { term: upstream.term, flushed: Some(self.flushed.local.clone()) })
     }
 
     async fn following(&mut self, upstream: &Upstream) -> Result<Option<Following>, EngineError> {
         self.check("look at what is received")?;
         let same = self.upstream.as_ref() == Some(upstream);
-        Ok(same.then_some(Following { timeline: upstream.term, flushed: Some(self.flushed.local) }))
+        Ok(same.then_some(Following { term: upstream.term, flushed: Some(self.flushed.local.clone()) }))
     }
 
-    async fn write_rules(&mut self, before: &[Rule], rule: &Rule) -> Result<Lsn, EngineError> {
+    async fn write_rules(&mut self, before: &[Rule], rule: &Rule) -> Result<Position, EngineError> {
         let doing = "write a rule";
         self.check(doing)?;
         match self.rules.last() {
-            Some(last) if last == rule => Ok(self.flushed.local),
+            Some(last) if last == rule => Ok(self.flushed.local.clone()),
             Some(last) if before.first().unwrap_or(rule).id <= last.id => {
                 Err(EngineError::Refused { doing, source: Box::new(FakeError::Rule) })
             }
@@ -320,10 +319,10 @@ impl Engine for Fake {
         Ok(self.flushed.clone())
     }
 
-    async fn apply_gate(&mut self, gate: &Gate, sync: &SyncStandbys) -> Result<(), EngineError> {
+    async fn apply_gate(&mut self, gate: &Gate, ackers: &Ackers) -> Result<(), EngineError> {
         // As with a real engine the files are written first, so the change may be in force at the next start.
         self.gate = gate.clone();
-        self.sync = sync.clone();
+        self.sync = ackers.clone();
         self.check("apply the gate")
     }
 
@@ -337,13 +336,13 @@ impl Engine for Fake {
         Ok(std::mem::take(&mut self.clients))
     }
 
-    async fn begin_backup(&mut self, _label: &str) -> Result<Lsn, EngineError> {
+    async fn begin_backup(&mut self, _label: &str) -> Result<Position, EngineError> {
         self.check("begin a backup")?;
         if self.backup.is_some() {
             return Err(EngineError::Order("begin a backup: one is under way"));
         }
-        self.backup = Some(self.flushed.local);
-        Ok(self.flushed.local)
+        self.backup = Some(self.flushed.local.clone());
+        Ok(self.flushed.local.clone())
     }
 
     async fn end_backup(&mut self) -> Result<BackupEnd, EngineError> {

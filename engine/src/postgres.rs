@@ -1,8 +1,8 @@
 //! PostgreSQL 15 to 17.
 //!
 //! * Places and versions: [`Layout`], [`Version`], [`argv`].
-//! * What the agent renders: [`config`], [`hba`], [`SyncStandbys`]; [`gate`] puts it in force and proves it.
-//! * What the agent asks over SQL: [`session`], [`backup`]; [`flushed`] is what it hears of acks.
+//! * What the agent renders: [`config`], [`hba`], [`sync`]; [`gate`] puts it in force and proves it.
+//! * What the agent asks over SQL: [`session`], [`backup`].
 //! * What the agent reads as bytes: [`wal`], [`control`], [`page`], [`files`].
 //! * What a restore needs: [`recovery`].
 //! * Replication: [`links`] renders it, [`members`] admits and removes, [`standby`] recruits, promotes and follows, and
@@ -16,7 +16,6 @@ pub mod config;
 pub mod control;
 mod driver;
 pub mod files;
-pub mod flushed;
 pub mod gate;
 pub mod hba;
 pub mod layout;
@@ -33,5 +32,4 @@ pub mod wal;
 
 pub use driver::{Deadlines, Postgres, Setup};
 pub use layout::Layout;
-pub use sync::SyncStandbys;
 pub use version::{Version, VersionError};

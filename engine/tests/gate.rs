@@ -5,10 +5,11 @@ mod support;
 
 use std::fs;
 
+use holdfast_engine::Ackers;
+use holdfast_engine::postgres::Postgres;
 use holdfast_engine::postgres::gate::{Files, GateError, install, settle};
 use holdfast_engine::postgres::hba::ClientRule;
 use holdfast_engine::postgres::links::Links;
-use holdfast_engine::postgres::{Postgres, SyncStandbys};
 use holdfast_engine::{Engine, EngineError};
 use holdfast_model::Term;
 use holdfast_model::status::Gate;
@@ -36,11 +37,11 @@ async fn a_closed_gate_refuses_clients_and_lets_the_agent_stay(major: u32) {
     let layout = &server.setup.layout;
     assert!(client(layout, "app").await.is_err());
 
-    postgres.apply_gate(&OPEN, &SyncStandbys::Alone).await.unwrap();
+    postgres.apply_gate(&OPEN, &Ackers::Alone).await.unwrap();
     let app = client(layout, "app").await.unwrap();
     app.sql.batch_execute("INSERT INTO t VALUES (1)").await.unwrap();
 
-    postgres.apply_gate(&CLOSED, &SyncStandbys::Alone).await.unwrap();
+    postgres.apply_gate(&CLOSED, &Ackers::Alone).await.unwrap();
     assert!(client(layout, "app").await.is_err());
     app.sql.batch_execute("INSERT INTO t VALUES (2)").await.unwrap();
     assert_eq!(postgres.end_clients(&lone_rule(1, 1)).await.unwrap(), 1);
@@ -51,7 +52,7 @@ async fn a_closed_gate_refuses_clients_and_lets_the_agent_stay(major: u32) {
 #[tokio::test]
 async fn a_read_only_gate_lets_clients_read() {
     let (server, mut postgres) = server_with_app(15).await;
-    postgres.apply_gate(&Gate::ReadOnly { term: Term::FIRST }, &SyncStandbys::Alone).await.unwrap();
+    postgres.apply_gate(&Gate::ReadOnly { term: Term::FIRST }, &Ackers::Alone).await.unwrap();
     let app = client(&server.setup.layout, "app").await.unwrap();
     app.sql.batch_execute("SELECT * FROM t").await.unwrap();
     assert!(app.sql.batch_execute("INSERT INTO t VALUES (1)").await.is_err());
@@ -62,12 +63,12 @@ async fn a_read_only_gate_lets_clients_read() {
 #[tokio::test]
 async fn a_file_that_the_server_does_not_like_is_an_error_not_a_closed_gate(major: u32) {
     let (mut server, mut postgres) = server_with_app(major).await;
-    postgres.apply_gate(&OPEN, &SyncStandbys::Alone).await.unwrap();
-    let files = server.setup.files(&CLOSED, &SyncStandbys::Alone, &Links::default()).unwrap();
+    postgres.apply_gate(&OPEN, &Ackers::Alone).await.unwrap();
+    let files = server.setup.files(&CLOSED, &Ackers::Alone, &Links::default()).unwrap();
     let broken = Files { hba: format!("{}nonsense\n", files.hba), ..files };
     install(&server.setup.layout, &broken).unwrap();
     let session = server.session().await;
-    let err = settle(&session, &server.setup.layout, &CLOSED, &SyncStandbys::Alone).await.unwrap_err();
+    let err = settle(&session, &server.setup.layout, &CLOSED, &Ackers::Alone).await.unwrap_err();
     assert!(matches!(&err, GateError::Files(errors) if errors[0].starts_with("pg_hba.conf line")), "{err}");
     // The trap: the server kept the old rules in silence.
     assert!(client(&server.setup.layout, "app").await.is_ok());
@@ -78,7 +79,7 @@ async fn an_ack_list_that_alter_system_overrides_is_noticed() {
     let (server, mut postgres) = server_with_app(15).await;
     let agent = client(&server.setup.layout, "holdfast").await.unwrap();
     agent.sql.batch_execute("ALTER SYSTEM SET synchronous_standby_names = 'anybody'").await.unwrap();
-    let err = postgres.apply_gate(&CLOSED, &SyncStandbys::Alone).await.unwrap_err();
+    let err = postgres.apply_gate(&CLOSED, &Ackers::Alone).await.unwrap_err();
     assert!(matches!(err, EngineError::Refused { .. }), "{err}");
 }
 

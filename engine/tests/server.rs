@@ -81,7 +81,7 @@ async fn an_older_or_different_rule_is_refused() {
     let older = session.write_rule(&lone_rule(1, 9)).await.unwrap_err();
     assert_eq!(older.to_string(), "rule (1,9) is older than rule (2,1), which is in the log");
     let mut other = lone_rule(2, 1);
-    other.start = Lsn::from_offset(1);
+    other.start = Lsn::from_offset(1).into();
     assert!(matches!(session.write_rule(&other).await, Err(RuleError::Differs(_))));
 }
 
@@ -111,7 +111,7 @@ async fn a_rule_is_written_under_read_only_defaults_and_an_ack_list_that_nobody_
     session.ensure_schema().await.unwrap();
     let mut postgres = holdfast_engine::postgres::Postgres::new(server.setup.clone());
     let read_only = holdfast_model::status::Gate::ReadOnly { term: holdfast_model::Term::FIRST };
-    let nobody = holdfast_engine::postgres::SyncStandbys::Nobody;
+    let nobody = holdfast_engine::Ackers::Nobody;
     holdfast_engine::Engine::apply_gate(&mut postgres, &read_only, &nobody).await.unwrap();
     session.write_rule(&lone_rule(1, 1)).await.unwrap();
 }

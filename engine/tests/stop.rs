@@ -3,8 +3,9 @@
 
 mod support;
 
+use holdfast_engine::Ackers;
 use holdfast_engine::Engine;
-use holdfast_engine::postgres::{Postgres, SyncStandbys};
+use holdfast_engine::postgres::Postgres;
 use holdfast_model::Rule;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -43,7 +44,7 @@ async fn a_commit_that_waits_for_acks_is_counted_left_alone_and_never_answered()
     writer.sql.batch_execute("CREATE TABLE public.t (id int)").await.unwrap();
     let mut postgres = Postgres::new(server.setup.clone());
     postgres.write_rules(&[], &lone_rule(1, 1)).await.unwrap();
-    postgres.apply_gate(&support::CLOSED, &SyncStandbys::Nobody).await.unwrap();
+    postgres.apply_gate(&support::CLOSED, &Ackers::Nobody).await.unwrap();
 
     let commit = writer.sql.batch_execute("INSERT INTO public.t VALUES (1)");
     let stop = async {

@@ -20,7 +20,9 @@ pub mod volume;
 pub mod vouch;
 
 pub use ids::{ClusterId, ClusterName, Incarnation, Member, NodeName, ParseIdError, Zone};
-pub use position::{Gtid, GtidSet, Lsn, ParseGtidError, ParseLsnError, ParsePositionError, Position, Source};
+pub use position::{
+    Gtid, GtidSet, Lsn, NotAnLsn, ParseGtidError, ParseLsnError, ParsePositionError, Position, Source,
+};
 pub use rule::{Promise, Rule, RuleId, Term, Voter, VoterKind};
 pub use size::ByteCount;
 pub use tick::Tick;

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::status::Gate;
-use crate::{Lsn, Member, NodeName, Rule, Term, Zone};
+use crate::{Member, NodeName, Position, Rule, Term, Zone};
 
 /// How a node takes part in its cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,7 +19,7 @@ pub enum Part {
     /// It writes its own log.
     Writes {
         /// Who receives it, by the member that each login proves, and how far each has flushed.
-        streams: BTreeMap<Member, Lsn>,
+        streams: BTreeMap<Member, Position>,
         /// What is being changed about its rule, e.g. `adding n2.4f…`, or why that does not go on.
         change: Option<String>,
         /// Members that may read its files for a rewind now, its last checkpoint being of its own reign.
@@ -84,7 +84,7 @@ pub struct PeerSaid {
     /// What it takes part in.
     pub part: Part,
     /// Where its log ends on its disk.
-    pub flushed: Option<Lsn>,
+    pub flushed: Option<Position>,
     /// Up to where it has shipped log into the repository; only the primary ships.
-    pub shipped: Option<Lsn>,
+    pub shipped: Option<Position>,
 }

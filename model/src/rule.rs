@@ -6,7 +6,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ClusterId, Lsn, Member, Zone};
+use crate::{ClusterId, Member, Position, Zone};
 
 /// One reign of one primary; the fencing token on mutating calls. Term 1 is made by bootstrap. For Postgres a
 /// term is also the timeline id, so it fits 32 bits.
@@ -96,7 +96,7 @@ pub struct Rule {
     /// The rule that this one follows; `None` only for the first rule of a cluster.
     pub previous: Option<RuleId>,
     /// The log position at which this rule was written: log of the previous term counts only up to here.
-    pub start: Lsn,
+    pub start: Position,
 }
 
 impl Rule {
@@ -124,7 +124,7 @@ pub struct Promise {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Incarnation;
+    use crate::{Incarnation, Lsn};
 
     fn voter(node: &str, zone: &str) -> Voter {
         let member = Member { node: node.parse().unwrap(), incarnation: Incarnation::from_random(1) };
@@ -140,7 +140,7 @@ mod tests {
             voters,
             k: 1,
             previous: None,
-            start: Lsn::ZERO,
+            start: Lsn::ZERO.into(),
         };
         let names: Vec<_> = rule.ackers().map(|v| v.member.node.as_str()).collect();
         assert_eq!(names, ["c"]);

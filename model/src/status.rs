@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::peer::{Part, PeerView};
 use crate::volume::{DeviceVerdict, DiskHealth, Space, VolumeIdentity};
-use crate::{ByteCount, ClusterId, ClusterName, Lsn, NodeName, Promise, Rule, Term, Tick, Zone};
+use crate::{ByteCount, ClusterId, ClusterName, NodeName, Position, Promise, Rule, Term, Tick, Zone};
 
 /// What clients may do on this node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -208,7 +208,7 @@ pub enum EngineView {
         /// Timeline, which is the term of its data.
         timeline: Term,
         /// Durable on the local disk up to here.
-        flushed: Lsn,
+        flushed: Position,
     },
     /// It was asked to stop.
     Stopping {
@@ -227,9 +227,9 @@ pub enum EngineView {
 impl EngineView {
     /// Where its log ends on the disk, while it answers.
     #[must_use]
-    pub const fn flushed(&self) -> Option<Lsn> {
+    pub const fn flushed(&self) -> Option<&Position> {
         match self {
-            Self::Running { flushed, .. } => Some(*flushed),
+            Self::Running { flushed, .. } => Some(flushed),
             Self::Stopped { .. }
             | Self::Starting { .. }
             | Self::Stopping { .. }
@@ -270,9 +270,9 @@ pub struct LogView {
     /// Whether something ships now.
     pub running: bool,
     /// Shipped without a gap up to here.
-    pub shipped: Option<Lsn>,
+    pub shipped: Option<Position>,
     /// Acked, so allowed to be shipped, up to here.
-    pub acked: Option<Lsn>,
+    pub acked: Option<Position>,
     /// The last failure, until the next success.
     pub failing: Option<String>,
 }

@@ -2,23 +2,23 @@
 //!
 //! A switchover asks all that a failover does, so its requests and answers serve for both.
 
-use holdfast_model::{Lsn, Member, Tick};
+use holdfast_model::{Member, Position, Tick};
 
 use crate::failover::Failover;
 use crate::switchover::{self, Stage, Switchover};
 
 /// What the wider of the two cores asks; the narrower one's requests are among them.
-pub type Request = switchover::Request<Lsn>;
+pub type Request = switchover::Request<Position>;
 /// What it is answered.
-pub type Answer = switchover::Answer<Lsn>;
+pub type Answer = switchover::Answer<Position>;
 
 /// One of the two.
 #[derive(Debug)]
 pub enum Course {
     /// Another primary, because the old one is gone.
-    Failover(Box<Failover<Lsn>>),
+    Failover(Box<Failover<Position>>),
     /// Another primary, with the old one's help.
-    Switchover(Box<Switchover<Lsn>>),
+    Switchover(Box<Switchover<Position>>),
 }
 
 impl Course {

@@ -18,5 +18,5 @@ pub(crate) fn rule(voters: usize) -> Rule {
     };
     let voters = ["a", "b", "c", "d"].into_iter().take(voters).enumerate().map(voter).collect();
     let id = RuleId { term: Term::FIRST, version: 1 };
-    Rule { id, primary: member("a"), voters, k: 1, previous: None, start: Lsn::ZERO }
+    Rule { id, primary: member("a"), voters, k: 1, previous: None, start: Lsn::ZERO.into() }
 }

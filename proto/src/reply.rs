@@ -2,7 +2,7 @@
 
 use holdfast_model::status::{Gate, LogView, Operation};
 use holdfast_model::volume::DeviceVerdict;
-use holdfast_model::{ByteCount, Lsn, Member, Term, Vouch};
+use holdfast_model::{ByteCount, Member, Position, Term, Vouch};
 use holdfast_replication::account::LossCertificate;
 use serde::Serialize;
 
@@ -83,9 +83,9 @@ pub struct Backup {
     /// In which reign.
     pub term: Term,
     /// Log is needed from here ...
-    pub start: Lsn,
+    pub start: Position,
     /// ... at least to here.
-    pub stop: Lsn,
+    pub stop: Position,
     /// RFC 3339, for people.
     pub started: String,
     /// RFC 3339, for people.
@@ -128,9 +128,9 @@ pub struct LogRange {
     /// The reign.
     pub term: Term,
     /// From.
-    pub start: Lsn,
+    pub start: Position,
     /// To, exclusive.
-    pub end: Lsn,
+    pub end: Position,
 }
 
 /// How far the log is shipped, and what of it is kept.
@@ -153,8 +153,8 @@ pub enum Vote {
 }
 
 /// A primary that keeps clients out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Closed {
     /// Where its log ends; nothing is written any more.
-    pub position: Lsn,
+    pub position: Position,
 }

@@ -7,7 +7,7 @@ mod arbitrary;
 use arbitrary::{certificate, node_view};
 use holdfast_model::peer::Part;
 use holdfast_model::status::NodeView;
-use holdfast_model::{Lsn, Vouch};
+use holdfast_model::{Position, Vouch};
 use holdfast_proto::convert::{Invalid, Wire};
 use holdfast_proto::reply::{BackupDetail, Closed, Explanation, LogStatus, PlannedDevice, Vote, WipeConsent};
 use holdfast_proto::request::{
@@ -52,7 +52,7 @@ fn read_all(bytes: &[u8]) -> Result<(), TestCaseError> {
     read::<Vote>(bytes)?;
     read::<AskNear>(bytes)?;
     read::<Recruit>(bytes)?;
-    read::<Report<Lsn>>(bytes)?;
+    read::<Report<Position>>(bytes)?;
     read::<Promote>(bytes)?;
     read::<Follow>(bytes)?;
     read::<Close>(bytes)?;

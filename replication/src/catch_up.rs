@@ -33,19 +33,20 @@ pub enum CatchUp<P> {
     },
 }
 
-impl<P: Ord + Copy> CatchUp<P> {
+impl<P: PartialOrd + Clone> CatchUp<P> {
     /// The next state. `primary` is the primary's own flushed position, read after `attachment` was seen.
     #[must_use]
-    pub fn observe(self, attachment: Option<Attachment<P>>, primary: P) -> Self {
+    pub fn observe(self, attachment: Option<&Attachment<P>>, primary: &P) -> Self {
         let Some(Attachment { stream, flushed }) = attachment else { return Self::Detached };
-        match self {
-            Self::Ready { stream: same } if same == stream => self,
-            Self::Behind { stream: same, target } if same == stream && flushed >= target => {
+        let stream = *stream;
+        match &self {
+            Self::Ready { stream: same } if *same == stream => self,
+            Self::Behind { stream: same, target } if *same == stream && flushed >= target => {
                 Self::Ready { stream }
             }
-            Self::Behind { stream: same, .. } if same == stream => self,
+            Self::Behind { stream: same, .. } if *same == stream => self,
             Self::Detached | Self::Behind { .. } | Self::Ready { .. } => {
-                Self::Behind { stream, target: primary }
+                Self::Behind { stream, target: primary.clone() }
             }
         }
     }
@@ -55,23 +56,24 @@ impl<P: Ord + Copy> CatchUp<P> {
 mod tests {
     use super::*;
 
-    fn at(stream: u64, flushed: u64) -> Option<Attachment<u64>> {
-        Some(Attachment { stream, flushed })
+    /// What follows on `from` when a stream is seen at `flushed`, and the primary at `primary`.
+    fn seen(from: CatchUp<u64>, stream: u64, flushed: u64, primary: u64) -> CatchUp<u64> {
+        from.observe(Some(&Attachment { stream, flushed }), &primary)
     }
 
     #[test]
     fn the_target_is_read_after_attaching() {
-        let first = CatchUp::Detached.observe(at(1, 100), 100);
+        let first = seen(CatchUp::Detached, 1, 100, 100);
         assert_eq!(first, CatchUp::Behind { stream: 1, target: 100 }, "what was read before does not count");
-        assert_eq!(first.observe(at(1, 99), 200), first);
-        assert_eq!(first.observe(at(1, 100), 200), CatchUp::Ready { stream: 1 });
+        assert_eq!(seen(first, 1, 99, 200), first);
+        assert_eq!(seen(first, 1, 100, 200), CatchUp::Ready { stream: 1 });
     }
 
     #[test]
     fn a_stream_that_broke_begins_again() {
         let ready = CatchUp::Ready { stream: 1 };
-        assert_eq!(ready.observe(at(1, 100), 300), ready);
-        assert_eq!(ready.observe(at(2, 300), 300), CatchUp::Behind { stream: 2, target: 300 });
-        assert_eq!(ready.observe(None, 300), CatchUp::Detached);
+        assert_eq!(seen(ready, 1, 100, 300), ready);
+        assert_eq!(seen(ready, 2, 300, 300), CatchUp::Behind { stream: 2, target: 300 });
+        assert_eq!(ready.observe(None, &300), CatchUp::Detached);
     }
 }

@@ -14,7 +14,7 @@
 //! * `a_change_is_in_force_only_after_its_marker_is_acked_under_both_rules` (I8).
 //! * `a_change_that_would_stop_writes_is_refused` (I14).
 
-use holdfast_model::{Lsn, Member, Rule, RuleId, Term, Voter, Zone};
+use holdfast_model::{Member, Position, Rule, RuleId, Term, Voter, Zone};
 
 use crate::quorum::AckQuorum;
 
@@ -79,7 +79,7 @@ fn next_version(rule: &Rule) -> Result<RuleId, Refused> {
 
 /// The rule with which the chosen member begins `term`: the newest rule that was seen, under another primary.
 #[must_use]
-pub fn promoted(newest: &Rule, chosen: &Member, term: Term, start: Lsn) -> Rule {
+pub fn promoted(newest: &Rule, chosen: &Member, term: Term, start: Position) -> Rule {
     Rule {
         id: RuleId { term, version: 1 },
         primary: chosen.clone(),
@@ -97,10 +97,10 @@ pub fn promoted(newest: &Rule, chosen: &Member, term: Term, start: Lsn) -> Rule 
 /// compared with where *the log* left it, or a tail that goes on from there would look like a part of this log. So each of
 /// them gets its rule now, from the one that goes on from it, and under its name: it is in the chain and never served.
 #[must_use]
-pub fn promoted_through(newest: &Rule, chosen: &Member, reigns: &[(Term, Lsn)]) -> Vec<Rule> {
+pub fn promoted_through(newest: &Rule, chosen: &Member, reigns: &[(Term, Position)]) -> Vec<Rule> {
     let mut rules: Vec<Rule> = Vec::new();
     for (term, start) in reigns {
-        rules.push(promoted(rules.last().unwrap_or(newest), chosen, *term, *start));
+        rules.push(promoted(rules.last().unwrap_or(newest), chosen, *term, start.clone()));
     }
     rules
 }
@@ -134,7 +134,7 @@ fn covers(rule: &Rule, other: &Rule) -> bool {
 ///
 /// # Errors
 /// [`Refused::VersionsUsedUp`].
-pub fn resumed(newest: &Rule, start: Lsn) -> Result<Rule, Refused> {
+pub fn resumed(newest: &Rule, start: Position) -> Result<Rule, Refused> {
     Ok(Rule { id: next_version(newest)?, previous: Some(newest.id), start, ..newest.clone() })
 }
 
@@ -142,7 +142,7 @@ pub fn resumed(newest: &Rule, start: Lsn) -> Result<Rule, Refused> {
 ///
 /// # Errors
 /// [`Refused`], and nothing is changed.
-pub fn changed(current: &Rule, change: &Change, start: Lsn) -> Result<Rule, Refused> {
+pub fn changed(current: &Rule, change: &Change, start: Position) -> Result<Rule, Refused> {
     let next = Rule { id: next_version(current)?, previous: Some(current.id), start, ..current.clone() };
     let next = match change {
         Change::Add(voter) => add(next, voter)?,
@@ -196,10 +196,19 @@ pub struct Seen<'a> {
     /// What the engine waits for, every stream included: a removed member's stream is gone, and each stream that counts is
     /// younger than the setting. `None` while that is not proven.
     pub in_force: Option<&'a AckQuorum>,
-    /// Where the new rule's marker ends, once it is written.
-    pub marker: Option<Lsn>,
-    /// Acked, under what is in force, up to here.
-    pub acked: Option<Lsn>,
+    /// How far the new rule's marker is.
+    pub marker: Marker,
+}
+
+/// How far the marker of a new rule is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Marker {
+    /// It is not written.
+    Due,
+    /// It is in the primary's log.
+    Written,
+    /// It was seen acked, under what is in force.
+    Acked,
 }
 
 /// What to do next about a change.
@@ -221,18 +230,17 @@ impl Underway {
     pub fn next(&self, seen: Seen<'_>) -> Step {
         let both = AckQuorum::of_open(&self.to, std::slice::from_ref(&self.from));
         let new = AckQuorum::of(&self.to);
-        let Some(marker) = seen.marker else {
-            let settled = seen.in_force == Some(&both);
-            return if settled { Step::Write(self.to.clone()) } else { Step::Enforce(both) };
-        };
-        if seen.in_force == Some(&new) && new != both {
+        if seen.marker != Marker::Due && seen.in_force == Some(&new) && new != both {
             return Step::Done;
         }
-        match (seen.in_force == Some(&both), seen.acked.is_some_and(|acked| acked >= marker)) {
-            (false, _) => Step::Enforce(both),
-            (true, false) => Step::Wait,
-            (true, true) if new == both => Step::Done,
-            (true, true) => Step::Enforce(new),
+        if seen.in_force != Some(&both) {
+            return Step::Enforce(both);
+        }
+        match seen.marker {
+            Marker::Due => Step::Write(self.to.clone()),
+            Marker::Written => Step::Wait,
+            Marker::Acked if new == both => Step::Done,
+            Marker::Acked => Step::Enforce(new),
         }
     }
 }
@@ -241,8 +249,9 @@ impl Underway {
 mod tests {
     use super::*;
     use crate::testing::{id, member, rule, voter};
+    use holdfast_model::Lsn;
 
-    const START: Lsn = Lsn::from_offset(50);
+    const START: Position = Position::Lsn(Lsn::from_offset(50));
 
     fn refused(of: &Rule, change: Change) -> Refused {
         changed(of, &change, START).unwrap_err()
@@ -259,18 +268,21 @@ mod tests {
     #[test]
     fn a_reign_that_wrote_no_rule_gets_one_from_whoever_goes_on_from_it() {
         let old = rule(1, &["a:x", "b:y", "c:z"]);
-        let at = |term, start| (Term::new(term).unwrap(), Lsn::from_offset(start));
+        let at = |term, start| (Term::new(term).unwrap(), Lsn::from_offset(start).into());
         let rules = promoted_through(&old, &member("b"), &[at(4, 100), at(5, 200), at(7, 300)]);
         let said: Vec<_> =
-            rules.iter().map(|rule| (rule.id, rule.previous.unwrap(), rule.start.offset())).collect();
+            rules.iter().map(|rule| (rule.id, rule.previous.unwrap(), rule.start.ordinal())).collect();
         let [four, five, seven] = [4, 5, 7].map(|term| id(term, 1));
         assert_eq!(said, [(four, old.id, 100), (five, four, 200), (seven, five, 300)]);
         assert!(rules.iter().all(|rule| rule.primary == member("b") && rule.voters == old.voters));
         // A tail of the old term that is shorter than the whole log, and longer than where the log left that term.
-        let held = |end| crate::chain::Held { rule: Some(old.id), reign: old.id.term, end };
+        let held = |end| {
+            let end = Lsn::from_offset(end).into();
+            crate::chain::Held { rule: Some(old.id), reign: old.id.term, end }
+        };
         let chain = [std::slice::from_ref(&old), &rules[..]].concat();
-        assert!(crate::chain::may_follow(held(Lsn::from_offset(250)), &chain).is_err());
-        assert!(crate::chain::may_follow(held(Lsn::from_offset(100)), &chain).is_ok());
+        assert!(crate::chain::may_follow(&held(250), &chain).is_err());
+        assert!(crate::chain::may_follow(&held(100), &chain).is_ok());
     }
 
     #[test]
@@ -337,19 +349,18 @@ mod tests {
 
     /// Goes through a change as an engine would, and returns what was in force when the marker was acked.
     fn carry_out(change: &Underway) -> (AckQuorum, AckQuorum) {
-        let marker = Lsn::from_offset(60);
-        let (mut in_force, mut written, mut acked, mut at_ack) = (None, None, None, None);
+        let (mut in_force, mut marker, mut at_ack) = (None, Marker::Due, None);
         loop {
-            let seen = Seen { in_force: in_force.as_ref(), marker: written, acked };
+            let seen = Seen { in_force: in_force.as_ref(), marker };
             match change.next(seen) {
                 Step::Enforce(quorum) => in_force = Some(quorum),
                 Step::Write(rule) => {
                     assert_eq!(rule, change.to);
-                    written = Some(marker);
+                    marker = Marker::Written;
                 }
                 Step::Wait => {
                     at_ack = in_force.clone();
-                    acked = Some(marker);
+                    marker = Marker::Acked;
                 }
                 Step::Done => return (at_ack.unwrap(), in_force.unwrap()),
             }
@@ -374,11 +385,11 @@ mod tests {
         let old = rule(1, &["a:x", "b:y", "c:z"]);
         let to = changed(&old, &Change::Add(voter("d:w")), START).unwrap();
         let change = Underway { from: old.clone(), to };
-        let (marker, narrow) = (Some(Lsn::from_offset(60)), AckQuorum::of(&old));
+        let narrow = AckQuorum::of(&old);
         // After a restart nothing is proven to be in force, whatever was written.
-        let next = change.next(Seen { in_force: None, marker, acked: marker });
+        let next = change.next(Seen { in_force: None, marker: Marker::Acked });
         assert_eq!(next, Step::Enforce(narrow.clone()));
-        let short = Some(Lsn::from_offset(59));
-        assert_eq!(change.next(Seen { in_force: Some(&narrow), marker, acked: short }), Step::Wait);
+        let next = change.next(Seen { in_force: Some(&narrow), marker: Marker::Written });
+        assert_eq!(next, Step::Wait);
     }
 }

@@ -11,6 +11,8 @@
 //! * `alone_the_local_flush_is_the_ack`.
 //! * `members_that_the_rule_does_not_name_never_count` (I7).
 //! * `the_acked_position_is_the_kth_highest_and_never_past_the_local_flush`.
+//! * `what_is_held_is_what_is_acked`.
+//! * `ackers_that_are_past_it_in_different_ways_all_count`.
 //! * `a_refounded_rule_asks_nobody_who_is_lost`.
 
 use std::collections::BTreeSet;
@@ -92,6 +94,14 @@ impl AckQuorum {
         let kth = usize::try_from(self.k).unwrap_or(usize::MAX).checked_sub(1)?;
         positions.get(kth).map(|position| (*position).min(local))
     }
+
+    /// Whether everything up to `target` is held by the primary, which has flushed up to `local`, and by `k` of the ackers,
+    /// each of which was `seen` to have flushed so far. What two of them hold need not compare, which [`Self::acked`] needs.
+    #[must_use]
+    pub fn holds<P: PartialOrd>(&self, target: P, local: P, seen: impl FnMut(&Member) -> Option<P>) -> bool {
+        let past = self.ackers.iter().filter_map(seen).filter(|position| *position >= target).count();
+        local >= target && u32::try_from(past).unwrap_or(u32::MAX) >= self.k
+    }
 }
 
 #[cfg(test)]
@@ -100,6 +110,7 @@ mod tests {
 
     use super::*;
     use crate::testing::{member, rule, set};
+    use holdfast_model::GtidSet;
     use proptest::prelude::*;
 
     /// What `quorum` has acked when these were seen, and the primary is at `local`.
@@ -162,7 +173,35 @@ mod tests {
         assert_eq!([0, 1, 2, 3, 4, 5].map(open), [2, 1, 2, 2, 1, 0]);
     }
 
+    #[test]
+    fn ackers_that_are_past_it_in_different_ways_all_count() {
+        let set = |tail: &str| -> GtidSet {
+            format!("3e11fa47-71ca-11e1-9e33-c80aa9429562:1-5{tail}").parse().unwrap()
+        };
+        let quorum = AckQuorum::of(&rule(2, &["a:x", "b:y", "c:z"]));
+        let seen = BTreeMap::from([(member("b"), set(":7")), (member("c"), set(":8-9"))]);
+        let holds = |target: &GtidSet| quorum.holds(target, &set(":7-9"), |member| seen.get(member));
+        assert_eq!(seen[&member("b")].partial_cmp(&seen[&member("c")]), None);
+        assert!(holds(&set("")));
+        assert!(!holds(&set(":7")), "only one of two");
+        assert!(!holds(&set(":10")));
+    }
+
     proptest! {
+        #[test]
+        fn what_is_held_is_what_is_acked(
+            k in 0..4_u32,
+            target in 0..6_u64,
+            local in 0..6_u64,
+            b in proptest::option::of(0..6_u64),
+            c in proptest::option::of(0..6_u64),
+        ) {
+            let quorum = AckQuorum::of(&rule(k, &["a:x", "b:y", "c:z"]));
+            let seen = |name: &Member| if *name == member("b") { b } else { c };
+            let acked = quorum.acked(local, seen).is_some_and(|acked| acked >= target);
+            prop_assert_eq!(quorum.holds(target, local, seen), acked);
+        }
+
         #[test]
         fn the_acked_position_is_the_kth_highest_and_never_past_the_local_flush(local: u32, b: u32, c: u32) {
             let (local, b, c) = (u64::from(local), u64::from(b), u64::from(c));

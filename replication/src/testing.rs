@@ -30,5 +30,12 @@ pub(crate) fn id(term: u32, version: u32) -> RuleId {
 /// Rule (1,1) over these voters; the first is the primary.
 pub(crate) fn rule(k: u32, voters: &[&str]) -> Rule {
     let voters: Vec<Voter> = voters.iter().map(|text| voter(text)).collect();
-    Rule { id: id(1, 1), primary: voters[0].member.clone(), voters, k, previous: None, start: Lsn::ZERO }
+    Rule {
+        id: id(1, 1),
+        primary: voters[0].member.clone(),
+        voters,
+        k,
+        previous: None,
+        start: Lsn::ZERO.into(),
+    }
 }

@@ -45,7 +45,7 @@ impl Cluster {
             })
             .collect();
         let id = RuleId { term: Term::FIRST, version: 1 };
-        let rule = Rule { id, primary: Self::member(0), voters, k, previous: None, start: Lsn::ZERO };
+        let rule = Rule { id, primary: Self::member(0), voters, k, previous: None, start: Lsn::ZERO.into() };
         Self { rule, zones: zones.to_vec(), full: full.to_vec() }
     }
 

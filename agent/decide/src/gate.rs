@@ -80,7 +80,7 @@ mod tests {
         let voters =
             vec![Voter { member: primary.clone(), zone: "z".parse().unwrap(), kind: VoterKind::Full }];
         let id = RuleId { term: Term::new(term).unwrap(), version: 1 };
-        Rule { id, primary, voters, k: 0, previous: None, start: Lsn::ZERO }
+        Rule { id, primary, voters, k: 0, previous: None, start: Lsn::ZERO.into() }
     }
 
     fn promise(member: Member, term: u32) -> Promise {

@@ -16,7 +16,7 @@ use std::collections::BTreeSet;
 
 use holdfast_model::peer::{Part, PeerSaid, PeerView};
 use holdfast_model::status::{Gate, NodeView, RepositoryView, VolumeView};
-use holdfast_model::{Lsn, Member, NodeName, Rule, Voter, VoterKind};
+use holdfast_model::{Lsn, Member, NodeName, Position, Rule, Voter, VoterKind};
 use holdfast_replication::change::{self, Change};
 
 /// What a peer said longer ago than this says nothing about now.
@@ -124,7 +124,7 @@ pub fn change(view: &NodeView, k: u32, held_out: &BTreeSet<NodeName>) -> Option<
     let own = own(view)?;
     let rule = view.rule.as_ref().filter(|rule| rule.primary == own)?;
     let Part::Writes { streams, .. } = &view.part else { return None };
-    let possible = |change: &Change| change::changed(rule, change, rule.start).is_ok();
+    let possible = |change: &Change| change::changed(rule, change, rule.start.clone()).is_ok();
     let removed = rule.voters.iter().filter(|voter| voter.member != own && leaves(view, voter, held_out));
     if let Some(change) =
         removed.map(|voter| Change::Remove(voter.member.clone())).find(|change| possible(change))
@@ -151,9 +151,10 @@ pub fn change(view: &NodeView, k: u32, held_out: &BTreeSet<NodeName>) -> Option<
 }
 
 /// From where on this member keeps its log, since the primary that it follows has not shipped it: should it be promoted, it
-/// ships that first. Everything while that is not known; `None` where no log is shipped at all.
+/// ships that first. Everything while that is not known; `None` where no log is shipped at all, or nothing is known of
+/// the own log.
 #[must_use]
-pub fn keeps_log_from(view: &NodeView) -> Option<Lsn> {
+pub fn keeps_log_from(view: &NodeView) -> Option<Position> {
     match view.repository {
         RepositoryView::Disabled => return None,
         RepositoryView::Unknown
@@ -164,7 +165,7 @@ pub fn keeps_log_from(view: &NodeView) -> Option<Lsn> {
     let shipped = match &view.part {
         Part::Follows { primary, streaming: true } => reigning(view)
             .filter(|reigning| reigning.rule.primary == *primary)
-            .and_then(|reigning| said(reigning.peer)?.shipped),
+            .and_then(|reigning| said(reigning.peer)?.shipped.as_ref()),
         Part::None
         | Part::Writes { .. }
         | Part::Follows { .. }
@@ -173,7 +174,15 @@ pub fn keeps_log_from(view: &NodeView) -> Option<Lsn> {
         | Part::Rewinds { .. }
         | Part::Diverged { .. } => None,
     };
-    Some(shipped.map_or(Lsn::ZERO, |shipped| Lsn::from_offset(shipped.offset() / SEGMENT * SEGMENT)))
+    match shipped {
+        // Postgres keeps whole segments.
+        Some(Position::Lsn(shipped)) => Some(Lsn::from_offset(shipped.offset() / SEGMENT * SEGMENT).into()),
+        Some(shipped @ Position::Gtids(_)) => Some(shipped.clone()),
+        None => {
+            let own = view.engine.flushed().or(view.rule.as_ref().map(|rule| &rule.start));
+            own.map(Position::origin)
+        }
+    }
 }
 
 /// Whether a voter is known not to come back as it is: its node has another incarnation, its log has left the chain, or an

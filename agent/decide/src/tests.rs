@@ -40,7 +40,7 @@ fn running() -> EngineView {
         version: "15".into(),
         in_recovery: false,
         timeline: Term::FIRST,
-        flushed: Lsn::ZERO,
+        flushed: Lsn::ZERO.into(),
     }
 }
 

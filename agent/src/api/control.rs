@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use holdfast_model::status::{NodeView, Operation};
-use holdfast_model::{Lsn, Rule, Vouch};
+use holdfast_model::{Position, Rule, Vouch};
 use holdfast_proto::refusal::Refusal;
 use holdfast_replication::account::LossCertificate;
 use holdfast_replication::choose::Report;
@@ -110,7 +110,7 @@ pub trait Control: Send + Sync + 'static {
 
     /// Promises the term, stops receiving for certain, and tells how far the log goes with everything applied. Its target's
     /// term was not compared: [`CallError::Declined`] tells what this member stands by. As for the next two.
-    async fn recruit(&self, request: Recruit) -> Result<Report<Lsn>, CallError>;
+    async fn recruit(&self, request: Recruit) -> Result<Report<Position>, CallError>;
 
     /// Begins the term that was promised, if the certificate holds: answers with its first rule once that is in the log.
     async fn promote(&self, request: Promote) -> Result<Rule, CallError>;
@@ -120,7 +120,7 @@ pub trait Control: Send + Sync + 'static {
 
     /// As the primary: keeps clients out, ends what runs, and tells where the log ends. Opens by itself again if nothing is
     /// heard for a while.
-    async fn close(&self, request: Close) -> Result<Lsn, CallError>;
+    async fn close(&self, request: Close) -> Result<Position, CallError>;
 
     /// Answers once this member holds the log up to the position; [`CallError::Unavailable`] when that takes long, and the
     /// caller asks again.

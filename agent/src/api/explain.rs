@@ -203,7 +203,7 @@ fn would_stop_writes(view: &NodeView) -> Vec<String> {
     let (Gate::Open { .. }, Some(rule)) = (&view.gate, &view.rule) else { return Vec::new() };
     let mut faults = Vec::new();
     if rule.k == 0 {
-        let kept = match view.log.shipped {
+        let kept = match &view.log.shipped {
             Some(shipped) => format!("the repository holds the log up to {shipped}"),
             None => "no log was shipped yet".to_owned(),
         };
@@ -337,7 +337,7 @@ pub(crate) mod tests {
                 version: "15.10".to_owned(),
                 in_recovery: false,
                 timeline: term,
-                flushed: Lsn::from_offset(0x300_0000),
+                flushed: Lsn::from_offset(0x300_0000).into(),
             },
             gate: Gate::Open { term },
             rule: Some(Rule {
@@ -346,7 +346,7 @@ pub(crate) mod tests {
                 voters: Vec::new(),
                 k: 0,
                 previous: None,
-                start: Lsn::from_offset(0x200_0000),
+                start: Lsn::from_offset(0x200_0000).into(),
             }),
             promise: None,
             part: holdfast_model::peer::Part::None,
@@ -438,7 +438,7 @@ pub(crate) mod tests {
         });
         let view = |receiving: &[Member]| {
             let rule = Rule { k: 1, voters: voters.to_vec(), ..serving().rule.unwrap() };
-            let streams = receiving.iter().map(|member| (member.clone(), Lsn::ZERO)).collect();
+            let streams = receiving.iter().map(|member| (member.clone(), Lsn::ZERO.into())).collect();
             NodeView {
                 rule: Some(rule),
                 part: Part::Writes { streams, change: None, lends: BTreeSet::new() },

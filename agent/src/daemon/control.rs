@@ -12,7 +12,7 @@ use holdfast_backup::repository::Repository;
 use holdfast_model::status::{
     DataView, Gate, NodeView, Operation, OperationKind, OperationState, RepositoryView, VolumeView,
 };
-use holdfast_model::{Lsn, Rule, Vouch};
+use holdfast_model::{Lsn, Position, Rule, Vouch};
 use holdfast_replication::account::LossCertificate;
 use holdfast_replication::choose::Report;
 use holdfast_storage::ops::Consent;
@@ -262,7 +262,12 @@ impl Control for Node {
         for rule in &rules {
             let range =
                 repository.log_range(rule.id.term).await.map_err(|err| failed("read shipped log", &err))?;
-            ranges.extend(range.map(|(start, end)| LogRange { term: rule.id.term, start, end }));
+            let line = |(start, end): (Lsn, Lsn)| LogRange {
+                term: rule.id.term,
+                start: start.into(),
+                end: end.into(),
+            };
+            ranges.extend(range.map(line));
         }
         Ok(LogStatus { log, ranges })
     }
@@ -279,7 +284,7 @@ impl Control for Node {
         self.near(request).await
     }
 
-    async fn recruit(&self, request: Recruit) -> Result<Report<Lsn>, CallError> {
+    async fn recruit(&self, request: Recruit) -> Result<Report<Position>, CallError> {
         self.be_recruited(request).await
     }
 
@@ -291,7 +296,7 @@ impl Control for Node {
         self.begin_following(request).await
     }
 
-    async fn close(&self, request: Close) -> Result<Lsn, CallError> {
+    async fn close(&self, request: Close) -> Result<Position, CallError> {
         self.close_gate(request).await
     }
 
@@ -337,8 +342,8 @@ fn line(manifest: &Manifest) -> Backup {
         id: manifest.id.to_string(),
         member: manifest.member.clone(),
         term: manifest.id.term(),
-        start: manifest.id.start(),
-        stop: manifest.stop,
+        start: manifest.id.start().into(),
+        stop: manifest.stop.into(),
         started: manifest.created.clone(),
         finished: manifest.finished.clone(),
         engine_version: manifest.engine.version.clone(),

@@ -10,7 +10,7 @@ use std::time::Duration;
 use holdfast_model::peer::Part;
 use holdfast_model::status::{NodeView, Operation, OperationKind, OperationState};
 use holdfast_model::step;
-use holdfast_model::{Lsn, Member, NodeName, Rule, Term, Vouch};
+use holdfast_model::{Member, NodeName, Position, Rule, Term, Vouch};
 use holdfast_orchestrator::drive::{Driver, Failed, Members, NotSwitched, Refusal, Tries};
 use holdfast_orchestrator::{failover, switchover};
 use holdfast_replication::change::{self, Change};
@@ -82,7 +82,7 @@ impl Node {
         };
         let own = Arc::new(PeerClient::new(own, config.tls.clone(), Deadlines::default()));
         let shelf = self.shelf();
-        let keep = move |certificate: Certificate<Lsn>| shelf.keep_certificate(certificate);
+        let keep = move |certificate: Certificate<Position>| shelf.keep_certificate(certificate);
         let (lines, promises) = (self.peers.lines().chain([own]), self.peers.promises());
         Arc::new(MemberLines::new(config.cluster.clone(), lines, known, promises, Box::new(keep)))
     }
@@ -251,7 +251,7 @@ fn refuse_change(rule: &Rule, node: &NodeName, out: bool) -> Result<(), CallErro
         return Ok(());
     };
     let change = Change::Remove(voter.member.clone());
-    change::changed(rule, &change, rule.start).map(drop).map_err(|err| {
+    change::changed(rule, &change, rule.start.clone()).map(drop).map_err(|err| {
         refused(Reason::EngineState, err.to_string(), "see 'holdfast member list' and 'holdfast status'")
     })
 }

@@ -4,7 +4,7 @@
 //! (`holdfast_orchestrator`).
 
 use holdfast_model::status::Operation;
-use holdfast_model::{Lsn, Rule};
+use holdfast_model::{Position, Rule};
 use holdfast_replication::choose::Report;
 
 use crate::api::control::{
@@ -30,7 +30,7 @@ impl Node {
     }
 
     /// Promises, stops receiving, reports.
-    pub(super) async fn be_recruited(&self, request: Recruit) -> Result<Report<Lsn>, CallError> {
+    pub(super) async fn be_recruited(&self, request: Recruit) -> Result<Report<Position>, CallError> {
         self.take_recruit(request.attempt).await
     }
 
@@ -46,13 +46,13 @@ impl Node {
     }
 
     /// As the primary: keeps clients out, tells where the log ends.
-    pub(super) async fn close_gate(&self, _request: Close) -> Result<Lsn, CallError> {
+    pub(super) async fn close_gate(&self, _request: Close) -> Result<Position, CallError> {
         self.close_for_handover().await
     }
 
     /// Answers once the log up to a position is held.
     pub(super) async fn hold_position(&self, request: AwaitPosition) -> Result<(), CallError> {
-        self.received(request.position).await
+        self.received(&request.position).await
     }
 
     /// As the primary: lets clients in again.

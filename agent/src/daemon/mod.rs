@@ -98,7 +98,7 @@ pub fn main(config: Config) -> anyhow::Result<()> {
 /// Every problem of the engine's part at once.
 pub fn check(config: &Config) -> anyhow::Result<()> {
     let setup = setup(config)?;
-    let nobody = holdfast_engine::postgres::SyncStandbys::Nobody;
+    let nobody = holdfast_engine::Ackers::Nobody;
     let closed = Gate::Closed { why: GateClosed::Starting };
     setup.files(&closed, &nobody, &Links::default()).map_err(|errors| {
         let all: Vec<String> = errors.iter().map(|err| format!("\n  - engine.settings: {err}")).collect();

@@ -10,7 +10,7 @@ use std::time::Duration;
 use holdfast_model::peer::{Part, PeerView};
 use holdfast_model::status::Gate;
 use holdfast_model::step;
-use holdfast_model::{Lsn, Member, Promise, Rule};
+use holdfast_model::{Member, Position, Promise, Rule};
 use holdfast_replication::choose::{Certificate, Report};
 use holdfast_replication::promise::{self, Attempt, Promised, Standing};
 use tokio::time::{Instant, timeout};
@@ -28,6 +28,8 @@ use crate::reconcile::{Desk, Node};
 const MISSED_MS: u64 = 2_000;
 /// What a candidate may lack when a handover begins: a second of a busy log.
 const NEAR_BYTES: u64 = 16 << 20;
+/// The same where transactions are counted.
+const NEAR_TRANSACTIONS: u64 = 10_000;
 /// For an engine that has to be stopped, and started again as a standby, before it can be recruited.
 const STANDBY_WITHIN: Duration = Duration::from_secs(9);
 const RECRUIT_WITHIN: Duration = Duration::from_secs(9);
@@ -98,13 +100,17 @@ impl Node {
         let (Part::Writes { streams, .. }, Some(engine)) = (&report.part, &report.engine) else {
             return false;
         };
+        let near = match engine.flushed {
+            Position::Lsn(_) => NEAR_BYTES,
+            Position::Gtids(_) => NEAR_TRANSACTIONS,
+        };
         streams
             .get(candidate)
-            .is_some_and(|flushed| engine.flushed.offset().saturating_sub(flushed.offset()) <= NEAR_BYTES)
+            .is_some_and(|flushed| engine.flushed.ordinal().saturating_sub(flushed.ordinal()) <= near)
     }
 
     /// Promises, stops receiving, and tells how far the log goes. A primary is stopped and comes up as a standby first.
-    pub(super) async fn take_recruit(&self, attempt: Attempt) -> Result<Report<Lsn>, CallError> {
+    pub(super) async fn take_recruit(&self, attempt: Attempt) -> Result<Report<Position>, CallError> {
         let desk = self.member_desk()?;
         let (facts, member) = (desk.facts(), desk.member());
         let last_rule = self.gate_report().rule.map(|rule| rule.id);
@@ -149,7 +155,7 @@ impl Node {
     }
 
     /// Begins the term that was promised. The answer is its first rule, in this member's log and not yet acked.
-    pub(super) async fn begin_reign(&self, certificate: Certificate<Lsn>) -> Result<Rule, CallError> {
+    pub(super) async fn begin_reign(&self, certificate: Certificate<Position>) -> Result<Rule, CallError> {
         let desk = self.member_desk()?;
         let (facts, member) = (desk.facts(), desk.member());
         let term = certificate.attempt.term;
@@ -187,7 +193,7 @@ impl Node {
     }
 
     /// Keeps clients out and ends what runs; where the log ends then. Opens again by itself after a while.
-    pub(super) async fn close_for_handover(&self) -> Result<Lsn, CallError> {
+    pub(super) async fn close_for_handover(&self) -> Result<Position, CallError> {
         self.handover.begin();
         self.wake.notify_one();
         let closed = |report: &GateReport| matches!(report.gate, Gate::Closed { .. });
@@ -213,9 +219,9 @@ impl Node {
     }
 
     /// Waits until this member has received everything up to `position`.
-    pub(super) async fn received(&self, position: Lsn) -> Result<(), CallError> {
+    pub(super) async fn received(&self, position: &Position) -> Result<(), CallError> {
         let has = |report: &GateReport| {
-            report.engine.as_ref().is_some_and(|engine| engine.in_recovery && engine.flushed >= position)
+            report.engine.as_ref().is_some_and(|engine| engine.in_recovery && engine.flushed >= *position)
         };
         self.gate_shows(CLOSE_WITHIN, "the log", has).await?;
         Ok(())

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use holdfast_model::status::RepositoryView;
-use holdfast_model::{ClusterId, Lsn, Term};
+use holdfast_model::{ClusterId, Position, Term};
 use holdfast_replication::account::LossCertificate;
 use holdfast_replication::choose::Certificate;
 use holdfast_replication::promise::Attempt;
@@ -42,7 +42,7 @@ pub(super) struct Shelf {
 
 impl Shelf {
     /// Keeps what a promotion is decided on, before it is. A node that cannot write it down goes on: the promise is elsewhere.
-    pub(super) fn keep_certificate(&self, certificate: Certificate<Lsn>) {
+    pub(super) fn keep_certificate(&self, certificate: Certificate<Position>) {
         let Attempt { term, id } = certificate.attempt;
         let loss = LossCertificate::new(certificate, clock::wall_clock());
         if let Err(err) = self.remember(&loss) {

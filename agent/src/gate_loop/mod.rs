@@ -125,7 +125,7 @@ impl<E: Engine> GateLoop<E> {
         if report.engine.is_some() && !orders.replays {
             self.audit(&mut report).await;
         }
-        report.tail = self.standby.tail();
+        report.tail = self.standby.tail().cloned();
         report.received = self.standby.received();
         let failing = step.err().map(|err| Chain(&err).to_string());
         if failing.is_some() && failing != report.failing {

@@ -11,7 +11,7 @@
 //! Everything else writes nothing, and the gate stays closed.
 
 use holdfast_engine::engine::EngineStatus;
-use holdfast_model::{Lsn, Member, Rule, RuleId, Term, Voter, VoterKind, Zone};
+use holdfast_model::{Member, Position, Rule, RuleId, Term, Voter, VoterKind, Zone};
 use holdfast_replication::change;
 use holdfast_replication::quorum::open_rules;
 use holdfast_replication::resume::{self, Flushing};
@@ -27,7 +27,7 @@ pub(super) fn rules(
     membership: &Membership,
     status: &EngineStatus,
     newest_first: &[Rule],
-    reigns: &[(Term, Lsn)],
+    reigns: &[(Term, Position)],
 ) -> Option<(Vec<Rule>, Rule)> {
     let (newest, open) = (newest_first.first(), open_rules(newest_first));
     let promised =
@@ -40,14 +40,17 @@ pub(super) fn rules(
             let ours = opening.id.term == promised && opening.primary == membership.member;
             ours.then(|| vec![opening.clone()])?
         }
-        (None, _) => (promised == Term::FIRST).then(|| vec![first(&membership.member, &membership.zone)])?,
+        (None, _) => (promised == Term::FIRST).then(|| {
+            let start = status.flushed.origin();
+            vec![first(&membership.member, &membership.zone, start)]
+        })?,
         (Some(newest), _) if is_promotion(membership, status, newest) => {
             let mut rules = change::promoted_through(newest, &membership.member, reigns);
             let last = rules.pop().filter(|rule| rule.id.term == promised)?;
             rules.extend(change::carrying(open, last).ok()?);
             rules
         }
-        (Some(newest), _) => change::carrying(open, resumed(membership, status.flushed, newest)?).ok()?,
+        (Some(newest), _) => change::carrying(open, resumed(membership, &status.flushed, newest)?).ok()?,
     };
     let last = rules.pop()?;
     Some((rules, last))
@@ -58,17 +61,17 @@ pub(super) fn is_promotion(membership: &Membership, status: &EngineStatus, newes
     membership.opening.is_none() && membership.reign == Some(status.term) && newest.id.term < status.term
 }
 
-/// Rule (1,1) of a new cluster: one voter, and nobody else whose ack could be needed.
+/// Rule (1,1) of a new cluster: one voter, and nobody else whose ack could be needed. `start` is before any log.
 #[must_use]
-pub fn first(member: &Member, zone: &Zone) -> Rule {
+pub fn first(member: &Member, zone: &Zone, start: Position) -> Rule {
     let voter = Voter { member: member.clone(), zone: zone.clone(), kind: VoterKind::Full };
     let id = RuleId { term: Term::FIRST, version: 1 };
-    Rule { id, primary: member.clone(), voters: vec![voter], k: 0, previous: None, start: Lsn::ZERO }
+    Rule { id, primary: member.clone(), voters: vec![voter], k: 0, previous: None, start }
 }
 
 /// The same reign goes on after a restart, under the next version. What the engine ran with was rendered by this agent, and
 /// `ALTER SYSTEM` cannot weaken what is pinned.
-fn resumed(membership: &Membership, flushed: Lsn, newest: &Rule) -> Option<Rule> {
+fn resumed(membership: &Membership, flushed: &Position, newest: &Rule) -> Option<Rule> {
     resume::may_resume(membership.promise.as_ref()?, newest, &membership.member, Flushing::Strong).ok()?;
-    change::resumed(newest, flushed).ok()
+    change::resumed(newest, flushed.clone()).ok()
 }

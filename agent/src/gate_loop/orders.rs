@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_engine::engine::EngineStatus;
-use holdfast_engine::postgres::links::Upstream;
+use holdfast_engine::links::Upstream;
 use holdfast_engine::postgres::standby::Hands;
 use holdfast_model::peer::Part;
 use holdfast_model::status::{Gate, GateClosed, Weakened};
-use holdfast_model::{Lsn, Member, NodeName, Promise, Rule, Term, Zone};
+use holdfast_model::{Member, NodeName, Position, Promise, Rule, Term, Zone};
 use holdfast_replication::change::Change;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -43,7 +43,7 @@ pub struct GateOrders {
     /// Whom to follow, while the server is in recovery.
     pub follow: Option<FollowOrder>,
     /// From where on a server in recovery keeps its log; `None` where nobody ships log.
-    pub keep_log: Option<Lsn>,
+    pub keep_log: Option<Position>,
 }
 
 /// Who this node is.
@@ -125,7 +125,7 @@ pub struct Standing {
     /// The newest rule in its log and that rule's predecessor, newest first.
     pub rules: Vec<Rule>,
     /// Where its log ends, all of it applied.
-    pub position: Lsn,
+    pub position: Position,
 }
 
 /// What is done between two turns, on behalf of a caller that waits for it. Each may be asked again.
@@ -136,7 +136,7 @@ pub(super) enum Command {
     /// As this member: begin this term, which is promised and on the volume.
     Promote { member: Member, term: Term, reply: oneshot::Sender<Result<(), String>> },
     /// The gate is held closed: end whoever is still in; say where the log ends once nobody is.
-    Drain { reply: oneshot::Sender<Result<Lsn, String>> },
+    Drain { reply: oneshot::Sender<Result<Position, String>> },
     /// Hold a node out, or not any more.
     HoldOut { node: NodeName, out: bool, reply: oneshot::Sender<Result<(), String>> },
     /// Every rule in the log.
@@ -187,7 +187,7 @@ impl GateHandle {
     ///
     /// # Errors
     /// [`CommandError`], also while a commit waits for acks.
-    pub async fn drain(&self, within: Duration) -> Result<Lsn, CommandError> {
+    pub async fn drain(&self, within: Duration) -> Result<Position, CommandError> {
         self.ask(within, |reply| Command::Drain { reply }).await
     }
 

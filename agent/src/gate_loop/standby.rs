@@ -15,11 +15,11 @@
 use std::time::Duration;
 
 use holdfast_engine::engine::{Engine, EngineError, Retry};
-use holdfast_engine::postgres::links::Upstream;
-use holdfast_engine::postgres::standby::receiver::Recruited;
+use holdfast_engine::links::Upstream;
+use holdfast_engine::standing::Recruited;
 use holdfast_model::peer::Part;
 use holdfast_model::step;
-use holdfast_model::{Lsn, Member, Term};
+use holdfast_model::{Member, Position, Term};
 use holdfast_replication::chain::{self, Held};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
@@ -40,12 +40,12 @@ const FOLLOW_DEADLINE: Duration = Duration::from_millis(500);
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Standby {
     /// How far log was received, and since when it is no further.
-    received: Option<(Lsn, Instant)>,
+    received: Option<(Position, Instant)>,
     /// Nothing below is followed: the highest term that it was recruited for, as this member. A lost disk takes it along, as
     /// it does the promise.
     floor: Option<(Member, Term)>,
     /// From where on this process was told to keep its log.
-    keeps_from: Option<Lsn>,
+    keeps_from: Option<Position>,
     state: State,
 }
 
@@ -68,9 +68,9 @@ impl Standby {
         Self { floor: self.floor.clone(), received: None, keeps_from: None, state: State::Unknown }
     }
 
-    fn note_received(&mut self, flushed: Option<Lsn>) {
+    fn note_received(&mut self, flushed: Option<Position>) {
         if let Some(flushed) = flushed
-            && self.received.is_none_or(|(before, _)| before != flushed)
+            && self.received.as_ref().is_none_or(|(before, _)| *before != flushed)
         {
             self.received = Some((flushed, Instant::now()));
         }
@@ -78,13 +78,13 @@ impl Standby {
 
     /// When log was last seen to come in.
     pub(super) fn received(&self) -> Option<Instant> {
-        self.received.map(|(_, at)| at)
+        self.received.as_ref().map(|(_, at)| *at)
     }
 
     /// What it has beyond the chain.
-    pub(super) const fn tail(&self) -> Option<Tail> {
+    pub(super) const fn tail(&self) -> Option<&Tail> {
         match &self.state {
-            State::Diverged { tail, .. } => Some(*tail),
+            State::Diverged { tail, .. } => Some(tail),
             State::Unknown | State::Still(_) | State::Follows { .. } => None,
         }
     }
@@ -134,11 +134,11 @@ impl<E: Engine> GateLoop<E> {
 
     /// Until it is shipped, also while it follows nobody.
     async fn keep_log(&mut self, orders: &GateOrders) -> Result<(), EngineError> {
-        let Some(from) = orders.keep_log.filter(|from| self.standby.keeps_from != Some(*from)) else {
-            return Ok(());
-        };
-        self.engine.keep_log(from).await?;
-        self.standby.keeps_from = Some(from);
+        let Some(from) = orders.keep_log.as_ref() else { return Ok(()) };
+        if self.standby.keeps_from.as_ref() != Some(from) {
+            self.engine.keep_log(from).await?;
+            self.standby.keeps_from = Some(from.clone());
+        }
         Ok(())
     }
 
@@ -198,14 +198,15 @@ impl<E: Engine> GateLoop<E> {
         let State::Still(recruited) = &self.standby.state else { return Ok(()) };
         let held = Held {
             rule: recruited.rule.as_ref().map(|rule| rule.id),
-            reign: recruited.timeline,
-            end: recruited.position,
+            reign: recruited.term,
+            end: recruited.position.clone(),
         };
-        if let Err(diverged) = chain::may_follow(held, &order.chain) {
+        if let Err(diverged) = chain::may_follow(&held, &order.chain) {
             warn!(primary = %order.primary, why = %diverged, "this member's log is none of the primary's");
             let why = diverged.to_string();
-            let left = chain::left_by(held.reign, &order.chain).map_or(held.end, |rule| rule.start);
-            let tail = Tail { term: held.reign, start: left.min(held.end), end: held.end };
+            let left = chain::left_by(held.reign, &order.chain).map_or(&held.end, |rule| &rule.start);
+            let start = if held.end <= *left { &held.end } else { left }.clone();
+            let tail = Tail { term: held.reign, start, end: held.end };
             self.standby.state = State::Diverged { from: order.primary, why, tail };
             return Ok(());
         }
@@ -244,8 +245,8 @@ impl<E: Engine> GateLoop<E> {
             State::Follows { primary, upstream, .. } => {
                 let (primary, upstream) = (primary.clone(), upstream.clone());
                 let following = self.engine.following(&upstream).await.ok().flatten();
+                let streaming = following.as_ref().is_some_and(|following| following.term == upstream.term);
                 self.standby.note_received(following.and_then(|following| following.flushed));
-                let streaming = following.is_some_and(|following| following.timeline == upstream.term);
                 Part::Follows { primary, streaming }
             }
             State::Diverged { why, .. } => Part::Diverged { why: why.clone() },
@@ -269,13 +270,13 @@ impl<E: Engine> GateLoop<E> {
         let floor = self.standby.floor_of(&member).map_or(term, |floor| floor.max(term));
         self.standby.floor = Some((member, floor));
         let position = match &self.standby.state {
-            State::Still(recruited) => recruited.position,
+            State::Still(recruited) => recruited.position.clone(),
             State::Unknown | State::Follows { .. } | State::Diverged { .. } => {
                 self.hold_still(orders).await?;
                 let State::Still(recruited) = &self.standby.state else {
                     return Err(EngineError::Order("recruit: it does not hold still"));
                 };
-                recruited.position
+                recruited.position.clone()
             }
         };
         // It receives nothing, so these are as old as the position.

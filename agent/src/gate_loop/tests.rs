@@ -5,13 +5,13 @@ mod members;
 use std::collections::BTreeSet;
 
 use async_trait::async_trait;
+use holdfast_engine::Ackers;
 use holdfast_engine::engine::Cause;
 use holdfast_engine::fake::Fake;
-use holdfast_engine::postgres::SyncStandbys;
 use holdfast_engine::postgres::recovery::RecoveryFile;
 use holdfast_engine::postgres::standby::Hands;
 use holdfast_model::status::{Gate, GateClosed, Weakened};
-use holdfast_model::{ClusterId, Incarnation, Lsn, Member, Promise, Rule, Term, Voter, VoterKind};
+use holdfast_model::{ClusterId, Incarnation, Lsn, Member, Position, Promise, Rule, Term, Voter, VoterKind};
 
 use super::*;
 use crate::child::process::ProcessId;
@@ -200,7 +200,7 @@ async fn an_adopted_engine_that_may_not_go_on_counts_nobody() {
     // Recruited while no agent ran: whoever waits for acks under the rule that was being changed has to go on waiting.
     let recruited = GateOrders { member: Some(membership(2)), ..orders() };
     assert_eq!(next_agent.settle(&recruited).await, Gate::Closed { why: GateClosed::PromisedHigher });
-    assert_eq!(next_agent.gate.engine.sync, SyncStandbys::Nobody);
+    assert_eq!(next_agent.gate.engine.sync, Ackers::Nobody);
 }
 
 #[tokio::test]
@@ -212,8 +212,8 @@ async fn a_resumed_marker_must_satisfy_every_rule_that_may_be_open() {
     let [_, second] = rules;
     let restarted = GateOrders { process: process(2), ..orders() };
     world.settle(&restarted).await;
-    let far = Lsn::from_offset(1 << 20);
-    world.gate.engine.flushed.standbys.insert(second.voters[2].member.clone(), far);
+    let far = Position::from(Lsn::from_offset(1 << 20));
+    world.gate.engine.flushed.standbys.insert(second.voters[2].member.clone(), far.clone());
     let waiting = world.settle(&restarted).await;
     assert_eq!(waiting, Gate::Closed { why: GateClosed::MarkerNotAcked });
     world.gate.engine.flushed.standbys.insert(second.voters[1].member.clone(), far);
@@ -231,7 +231,7 @@ async fn a_refound_cluster_opens_with_its_reserved_rule() {
     let opening = Rule {
         id: holdfast_model::RuleId { term, version: 1 },
         previous: Some(old.id),
-        start: Lsn::from_offset(64),
+        start: Lsn::from_offset(64).into(),
         ..old
     };
     fresh.opening = Some(opening.clone());

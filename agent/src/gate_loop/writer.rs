@@ -11,12 +11,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use holdfast_engine::Ackers;
 use holdfast_engine::engine::{Engine, EngineError};
-use holdfast_engine::postgres::SyncStandbys;
 use holdfast_model::peer::Part;
 use holdfast_model::status::{Gate, GateClosed};
 use holdfast_model::step;
-use holdfast_model::{Lsn, Member, Rule};
+use holdfast_model::{Member, Position, Rule};
 use holdfast_replication::catch_up::CatchUp;
 use holdfast_replication::change::{self, Change, Seen, Step, Underway};
 use holdfast_replication::quorum::{AckQuorum, open_rules};
@@ -38,7 +38,7 @@ pub(super) enum Marker {
     /// Until it is seen acked, by what satisfies every rule that may be open.
     Written {
         quorum: AckQuorum,
-        at: Lsn,
+        at: Position,
     },
     Acked,
 }
@@ -47,7 +47,7 @@ pub(super) enum Marker {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct InForce {
     gate: Gate,
-    sync: SyncStandbys,
+    sync: Ackers,
     attach: BTreeSet<Member>,
     borrow: BTreeSet<Member>,
 }
@@ -65,7 +65,7 @@ struct Changing {
     quorum: AckQuorum,
     /// Whether that was proven, for every stream.
     proven: bool,
-    marker: Option<Lsn>,
+    marker: Option<Position>,
 }
 
 /// What is known about a server that writes.
@@ -76,7 +76,7 @@ pub(super) struct Writer {
     applied: Option<InForce>,
     /// Whether it was found to let clients in when nothing was put in force yet; `None` while that is not known.
     found_open: Option<bool>,
-    catch_up: BTreeMap<Member, CatchUp<Lsn>>,
+    catch_up: BTreeMap<Member, CatchUp<Position>>,
     changing: Option<Changing>,
     /// The opening rule, if the one before it says something else: it is written once more when it is acked.
     confirm: Option<Rule>,
@@ -103,16 +103,16 @@ impl Writer {
     }
 
     /// Whose acks commits are to wait for.
-    fn sync(&self, rule: Option<&Rule>) -> SyncStandbys {
+    fn sync(&self, rule: Option<&Rule>) -> Ackers {
         // Never by the newest rule alone while that is not acked: a widened list would count whom nobody knows of.
         if let Some(changing) = &self.changing {
-            return SyncStandbys::of_quorum(changing.quorum.clone());
+            return Ackers::of_quorum(changing.quorum.clone());
         }
         match (&self.marker, rule) {
-            (Marker::Written { quorum, .. }, _) => SyncStandbys::of_quorum(quorum.clone()),
-            (Marker::Acked, Some(rule)) => SyncStandbys::of(rule),
+            (Marker::Written { quorum, .. }, _) => Ackers::of_quorum(quorum.clone()),
+            (Marker::Acked, Some(rule)) => Ackers::of(rule),
             // Of an engine that was found running nobody knows yet whether its newest rule was acked: its commits wait on.
-            (Marker::Due, _) | (Marker::Acked, None) => SyncStandbys::Nobody,
+            (Marker::Due, _) | (Marker::Acked, None) => Ackers::Nobody,
         }
     }
 
@@ -141,7 +141,7 @@ impl<E: Engine> GateLoop<E> {
         match self.writer.marker.clone() {
             Marker::Acked => {}
             Marker::Due => self.write_marker(orders, report).await?,
-            Marker::Written { quorum, at } => self.see_marker(&quorum, at).await?,
+            Marker::Written { quorum, at } => self.see_marker(&quorum, &at).await?,
         }
         if matches!(self.writer.marker, Marker::Written { .. }) && self.writer.found_open.is_none() {
             self.writer.found_open = Some(self.engine.lets_clients_in().await?);
@@ -162,13 +162,12 @@ impl<E: Engine> GateLoop<E> {
         let attached = self.engine.streams().await?;
         // Read after the streams were seen (I8).
         let own = self.engine.flushed().await?.local;
-        let mut catch_up = BTreeMap::new();
+        let mut before = std::mem::take(&mut self.writer.catch_up);
         for (member, attachment) in &attached {
-            let before = self.writer.catch_up.get(member).copied().unwrap_or(CatchUp::Detached);
-            catch_up.insert(member.clone(), before.observe(Some(*attachment), own));
+            let known = before.remove(member).unwrap_or(CatchUp::Detached);
+            self.writer.catch_up.insert(member.clone(), known.observe(Some(attachment), &own));
         }
-        self.writer.catch_up = catch_up;
-        let streams = attached.iter().map(|(member, stream)| (member.clone(), stream.flushed)).collect();
+        let streams = attached.into_iter().map(|(member, stream)| (member, stream.flushed)).collect();
         if let Part::Writes { streams: told, .. } = &mut report.part {
             *told = streams;
         }
@@ -217,18 +216,18 @@ impl<E: Engine> GateLoop<E> {
         // A refounding is the one exception: whoever could have acked under the rules before it is lost.
         let open = if membership.opening.as_ref() == Some(&rule) { &[] } else { open_rules(&rules) };
         let quorum = AckQuorum::of_open(&rule, open);
-        self.writer.marker = Marker::Written { quorum: quorum.clone(), at };
-        self.see_marker(&quorum, at).await
+        self.writer.marker = Marker::Written { quorum: quorum.clone(), at: at.clone() };
+        self.see_marker(&quorum, &at).await
     }
 
     /// Acked means seen: the named voters' flush positions are past the marker, whatever COMMIT returned.
-    async fn see_marker(&mut self, quorum: &AckQuorum, at: Lsn) -> Result<(), EngineError> {
-        let flushed = self.engine.flushed().await?;
-        if flushed.acked(quorum).is_some_and(|acked| acked >= at) {
+    async fn see_marker(&mut self, quorum: &AckQuorum, at: &Position) -> Result<(), EngineError> {
+        if self.engine.flushed().await?.holds(quorum, at) {
             info!(position = %at, "opening marker acked");
             debug!(target: step::TARGET, step = step::promote::ACKED.name());
             self.writer.marker = Marker::Acked;
-            self.writer.changing = self.writer.confirm.take().and_then(|rule| Changing::again(rule, at));
+            self.writer.changing =
+                self.writer.confirm.take().and_then(|rule| Changing::again(rule, at.clone()));
         }
         Ok(())
     }
@@ -331,7 +330,8 @@ impl<E: Engine> GateLoop<E> {
                 }
             }
         }
-        let to = change::changed(from, what, status.flushed).map_err(|refused| refused.to_string())?;
+        let to =
+            change::changed(from, what, status.flushed.clone()).map_err(|refused| refused.to_string())?;
         info!(from = %from.id, to = %to.id, change = describe(what), "changing the rule");
         debug!(target: step::TARGET, step = step::change::BEGUN.name());
         let underway = Underway { from: from.clone(), to };
@@ -347,12 +347,15 @@ impl<E: Engine> GateLoop<E> {
         report: &mut GateReport,
     ) -> Result<bool, EngineError> {
         let Some(changing) = &self.writer.changing else { return Ok(true) };
-        let acked = match (changing.proven, changing.marker) {
-            (true, Some(_)) => self.engine.flushed().await?.acked(&changing.quorum),
-            (true, None) | (false, _) => None,
+        let marker = match &changing.marker {
+            None => change::Marker::Due,
+            Some(at) if changing.proven && self.engine.flushed().await?.holds(&changing.quorum, at) => {
+                change::Marker::Acked
+            }
+            Some(_) => change::Marker::Written,
         };
         let in_force = changing.proven.then_some(&changing.quorum);
-        match changing.underway.next(Seen { in_force, marker: changing.marker, acked }) {
+        match changing.underway.next(Seen { in_force, marker }) {
             Step::Enforce(quorum) => {
                 self.enforce_quorum(orders, report, quorum).await?;
                 Ok(false)
@@ -372,9 +375,9 @@ impl<E: Engine> GateLoop<E> {
                 info!(rule = %changing.underway.to.id, "rule in force");
                 let done = if changing.confirms { step::change::CONFIRMED } else { step::change::HOLDS };
                 debug!(target: step::TARGET, step = done.name());
-                let start =
-                    report.engine.as_ref().map_or(changing.underway.to.start, |status| status.flushed);
-                self.writer.changing = changing.confirmation(start);
+                let engine = report.engine.as_ref();
+                let start = engine.map_or(&changing.underway.to.start, |status| &status.flushed);
+                self.writer.changing = changing.confirmation(start.clone());
                 Ok(self.writer.changing.is_none())
             }
         }
@@ -406,7 +409,7 @@ impl<E: Engine> GateLoop<E> {
     }
 
     /// Ends whoever is still in behind a closed gate; where the log ends once nobody is.
-    pub(super) async fn drain(&mut self) -> Result<Lsn, EngineError> {
+    pub(super) async fn drain(&mut self) -> Result<Position, EngineError> {
         let report = self.report.borrow().clone();
         let Some(rule) = report.rule.filter(|_| matches!(report.gate, Gate::Closed { .. })) else {
             return Err(EngineError::Order("drain: the gate is not closed"));
@@ -421,7 +424,7 @@ impl<E: Engine> GateLoop<E> {
 
 impl Changing {
     /// `rule`, which is in force, once more.
-    fn again(rule: Rule, start: Lsn) -> Option<Self> {
+    fn again(rule: Rule, start: Position) -> Option<Self> {
         let to = change::resumed(&rule, start).ok()?;
         let (quorum, what) = (AckQuorum::of(&to), Change::SetK(rule.k));
         let underway = Underway { from: rule, to };
@@ -429,7 +432,7 @@ impl Changing {
     }
 
     /// The same rule again, after one that changed something.
-    fn confirmation(&self, start: Lsn) -> Option<Self> {
+    fn confirmation(&self, start: Position) -> Option<Self> {
         if self.confirms {
             return None;
         }

@@ -33,8 +33,9 @@ pub struct KeepTail {
 pub(super) async fn keep_tail(job: KeepTail) -> Result<Value, JobFailure> {
     let repository = job.access.open().await.map_err(|err| later(&err))?;
     let segments = Segments::new(repository.log_segment_size()).map_err(|err| never(&err))?;
-    let Tail { term, start, end } = job.tail;
-    let mut at = start;
+    let Tail { term, start, end } = &job.tail;
+    let lsn = |position| Lsn::try_from(position).map_err(|err| never(&err));
+    let (term, mut at, end) = (*term, lsn(start)?, lsn(end)?);
     while at < end {
         let segment = segments.holding(term, at);
         let next = Lsn::from_offset(segment.start.offset() + segments.bytes());

@@ -93,7 +93,7 @@ pub(super) async fn run(orders: RewindOrders) -> Result<Value, JobFailure> {
     match orders {
         RewindOrders::Copy(sides) => answer(&blocking(move || copy(&sides)).await?),
         RewindOrders::Prepare { sides, onto, tail, flushed } => {
-            answer(&blocking(move || prepare(&sides, onto, tail, flushed)).await?)
+            answer(&blocking(move || prepare(&sides, onto, &tail, flushed)).await?)
         }
         RewindOrders::Mark { sides, tail } => answer(&blocking(move || mark(&sides, tail)).await?),
         RewindOrders::Clear { sides, member, access } => clear(sides, member, access).await,
@@ -175,7 +175,7 @@ fn copy_file(from: &Root, to: &Root, path: &Path) -> Result<u64, IoError> {
 }
 
 /// `pg_rewind` ends well as well when it takes the source for one of the same timeline, and has done nothing then.
-fn prepare(sides: &Sides, onto: Term, tail: Tail, flushed: Lsn) -> Result<(), JobFailure> {
+fn prepare(sides: &Sides, onto: Term, tail: &Tail, flushed: Lsn) -> Result<(), JobFailure> {
     let open = |path: &Path| Root::open(path).map_err(|err| later(&err));
     let (from, to) = (open(&sides.data_dir)?, open(&sides.beside)?);
     let bytes = to.read(Path::new(control::PATH), 1 << 16).map_err(|err| later(&err))?.unwrap_or_default();
@@ -184,7 +184,8 @@ fn prepare(sides: &Sides, onto: Term, tail: Tail, flushed: Lsn) -> Result<(), Jo
         let why = format!("the copy is of term {} after its rewind, not of term {onto}", control.timeline);
         return Err(JobFailure { retry: JobRetry::Later, why });
     }
-    let fork = control.segments.name(control.segments.holding(tail.term, tail.start));
+    let start = Lsn::try_from(&tail.start).map_err(|err| never(&err))?;
+    let fork = control.segments.name(control.segments.holding(tail.term, start));
     bring_log(&from, &to, &fork).map_err(|err| later(&err))?;
     cut_log(&to, onto, flushed, control.segments).map_err(|err| later(&err))?;
     to.ensure(Path::new(STANDBY_SIGNAL), b"", 0o600).map_err(|err| later(&err))?;

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use holdfast_model::status::{Gate, VolumeView};
-use holdfast_model::{ClusterName, Lsn, Member, NodeName, Rule, Term};
+use holdfast_model::{ClusterName, Member, NodeName, Position, Rule, Term};
 use holdfast_orchestrator::drive::Members;
 use holdfast_orchestrator::failover::{Declined, Vote};
 use holdfast_proto::convert::{Wire, required_from_wire};
@@ -42,7 +42,7 @@ const QUESTION: Duration = Duration::from_millis(1_500);
 const WORK: Duration = Duration::from_secs(3);
 
 /// Where certificates go to be kept.
-pub type Keep = Box<dyn Fn(Certificate<Lsn>) + Send + Sync>;
+pub type Keep = Box<dyn Fn(Certificate<Position>) + Send + Sync>;
 
 /// The members of one cluster, as one coordinator reaches them.
 pub struct MemberLines {
@@ -145,11 +145,11 @@ impl Members for MemberLines {
         })
     }
 
-    async fn recruit(&self, to: &Member, attempt: Attempt) -> Result<Report<Lsn>, Declined> {
+    async fn recruit(&self, to: &Member, attempt: Attempt) -> Result<Report<Position>, Declined> {
         let request = Recruit { target: self.target(to, attempt.term), attempt };
         let answer =
             self.ask(to, WORK, request, async |mut member, request| member.recruit(request).await).await?;
-        let report: Report<Lsn> = self.read(to, required_from_wire("report", answer.report))?;
+        let report: Report<Position> = self.read(to, required_from_wire("report", answer.report))?;
         // None when it had promised this attempt already.
         if report.promised_before.is_some() {
             let held = self.promises.check(to, report.promised_before);
@@ -158,7 +158,7 @@ impl Members for MemberLines {
         Ok(report)
     }
 
-    async fn promote(&self, to: &Member, certificate: &Certificate<Lsn>) -> Result<Rule, Declined> {
+    async fn promote(&self, to: &Member, certificate: &Certificate<Position>) -> Result<Rule, Declined> {
         let target = self.target(to, certificate.attempt.term);
         let request = Promote { target, certificate: certificate.clone() };
         let answer =
@@ -187,7 +187,7 @@ impl Members for MemberLines {
         }
     }
 
-    async fn keep(&self, certificate: &Certificate<Lsn>) {
+    async fn keep(&self, certificate: &Certificate<Position>) {
         (self.keep)(certificate.clone());
     }
 
@@ -199,15 +199,15 @@ impl Members for MemberLines {
         Ok(answer.near)
     }
 
-    async fn close(&self, to: &Member) -> Result<Lsn, Declined> {
+    async fn close(&self, to: &Member) -> Result<Position, Declined> {
         let request = Close { target: self.target(to, self.known) };
         let answer =
             self.ask(to, WORK, request, async |mut member, request| member.close(request).await).await?;
         self.read(to, Closed::from_wire(answer)).map(|closed| closed.position)
     }
 
-    async fn await_position(&self, to: &Member, position: Lsn) -> Result<(), Declined> {
-        let request = AwaitPosition { target: self.target(to, self.known), position };
+    async fn await_position(&self, to: &Member, position: &Position) -> Result<(), Declined> {
+        let request = AwaitPosition { target: self.target(to, self.known), position: position.clone() };
         self.ask(to, WORK, request, async |mut member, request| member.await_position(request).await).await?;
         Ok(())
     }

@@ -262,15 +262,15 @@ fn said(view: &NodeView) -> PeerSaid {
         promised: view.promise.as_ref().map(|promise| promise.max_term),
         gate: view.gate.clone(),
         part: view.part.clone(),
-        flushed: view.engine.flushed(),
-        shipped: view.log.shipped,
+        flushed: view.engine.flushed().cloned(),
+        shipped: view.log.shipped.clone(),
     }
 }
 
 fn without_positions(said: &PeerSaid) -> PeerSaid {
     let part = match &said.part {
         Part::Writes { streams, change, lends } => {
-            let streams = streams.keys().map(|member| (member.clone(), holdfast_model::Lsn::ZERO)).collect();
+            let streams = streams.iter().map(|(member, at)| (member.clone(), at.origin())).collect();
             Part::Writes { streams, change: change.clone(), lends: lends.clone() }
         }
         part @ (Part::None
@@ -309,8 +309,8 @@ mod tests {
             promised: None,
             gate: Gate::Closed { why: GateClosed::Starting },
             part: Part::Writes { streams: BTreeMap::new(), change: None, lends: [].into() },
-            flushed: Some(Lsn::from_offset(flushed)),
-            shipped: Some(Lsn::from_offset(flushed)),
+            flushed: Some(Lsn::from_offset(flushed).into()),
+            shipped: Some(Lsn::from_offset(flushed).into()),
         }
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_agent_decide::Action;
-use holdfast_engine::postgres::SyncStandbys;
+use holdfast_engine::Ackers;
 use holdfast_engine::postgres::config::ConfigError;
 use holdfast_engine::postgres::gate::{self as gate_files, InstallError};
 use holdfast_engine::postgres::links::Links;
@@ -291,7 +291,7 @@ impl Reconciler {
             Ok(_) | Err(_) => (self.node.setup.clone(), BTreeMap::new()),
         };
         let gate = Gate::Closed { why: GateClosed::Starting };
-        let files = setup.files(&gate, &SyncStandbys::Nobody, &Links::default()).map_err(ActError::Render)?;
+        let files = setup.files(&gate, &Ackers::Nobody, &Links::default()).map_err(ActError::Render)?;
         gate_files::install(&setup.layout, &files)?;
         let launch = setup.launch().map_err(|err| ActError::Render(vec![err]))?;
         // On the command line they last exactly as long as this server: what is taken out of a file while a server runs

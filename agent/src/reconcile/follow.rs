@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use holdfast_agent_decide::members;
-use holdfast_engine::postgres::links::Upstream;
+use holdfast_engine::links::Upstream;
 use holdfast_model::step;
 use holdfast_model::{NodeName, Promise, Rule};
 use holdfast_proto::refusal::Reason;
@@ -80,7 +80,7 @@ impl Reconciler {
         let desk = self.volume.desk().ok_or(ActError::NoVolume)?;
         let Ok(Some(DataRecord::Ready { cluster, .. })) = desk.facts().data else { return Ok(()) };
         warn!("this member's log has left the cluster's: its data is replaced");
-        let stage = JoinStage::Begun { tail: self.node.gate.borrow().tail };
+        let stage = JoinStage::Begun { tail: self.node.gate.borrow().tail.clone() };
         desk.write_data(DataRecord::Joining(Joining { cluster, stage })).await?;
         self.follow = None;
         Ok(())

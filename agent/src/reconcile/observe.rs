@@ -70,7 +70,7 @@ impl Reconciler {
                         version: status.version.clone(),
                         in_recovery: status.in_recovery,
                         timeline: status.term,
-                        flushed: status.flushed,
+                        flushed: status.flushed.clone(),
                     },
                     None => EngineView::Starting { pid: process.pid, since },
                 }

@@ -17,13 +17,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_agent_decide::members;
+use holdfast_engine::links::Upstream;
 use holdfast_engine::postgres::Setup;
-use holdfast_engine::postgres::links::Upstream;
+use holdfast_engine::postgres::links;
 use holdfast_engine::postgres::session::{Session, SessionError};
 use holdfast_engine::postgres::standby::rewind;
 use holdfast_model::peer::Part;
 use holdfast_model::status::{EngineView, OperationKind, RewindStage};
-use holdfast_model::{Lsn, Member, Term, Tick};
+use holdfast_model::{Lsn, Member, NotAnLsn, Term, Tick};
 use holdfast_storage::ops::Verb;
 use holdfast_storage::places;
 use serde::de::DeserializeOwned;
@@ -84,6 +85,9 @@ pub(super) enum RewindError {
     /// The primary did not let this member in.
     #[error("{0} does not let this member read its files")]
     NotLent(Member),
+    /// Only Postgres is rewound.
+    #[error("read how far the log goes")]
+    Position(#[from] NotAnLsn),
     /// Replication is not set up.
     #[error("[tls] or the primary's [[peer]] is not in the configuration")]
     NotConfigured,
@@ -171,7 +175,7 @@ impl Reconciler {
         let desk = self.volume.desk().ok_or(ActError::NoVolume)?;
         match desk.facts().data {
             Ok(Some(DataRecord::Ready { cluster, .. })) => {
-                let tail = self.node.gate.borrow().tail;
+                let tail = self.node.gate.borrow().tail.clone();
                 let order = self.follow.as_ref().filter(|order| order.upstream.term == onto);
                 let (Some(order), Some(tail)) = (order, tail) else { return Ok(()) };
                 if self.rewinds.clear && !self.rewinds.pauses(self.node.clock.now()) {
@@ -252,8 +256,8 @@ impl Reconciler {
         let (Some(upstream), Some(tls)) = (upstream, &self.node.setup.tls) else {
             return Err(ActError::Rewind(RewindError::NotConfigured));
         };
-        let conninfo = upstream.uncounted_conninfo(tls);
-        Ok([("primary_conninfo", conninfo), ("primary_slot_name", upstream.slot_name())].into())
+        let conninfo = links::uncounted_conninfo(&upstream, tls);
+        Ok([("primary_conninfo", conninfo), ("primary_slot_name", links::slot_name(&upstream.member))].into())
     }
 
     /// Once the copy's server lets anybody in its data is consistent, with the rule of the reign in it.
@@ -272,7 +276,7 @@ impl Reconciler {
         }
         info!(replayed = %flushed, "the rewound copy is whole");
         self.node.engine.stop(StopBy::Fast).await;
-        let orders = RewindOrders::Mark { sides: sides(&self.node), tail: rewinding.tail };
+        let orders = RewindOrders::Mark { sides: sides(&self.node), tail: rewinding.tail.clone() };
         run_job::<()>(&self.node, orders).await?;
         step(holdfast_model::step::rewind::MARKED);
         let taking = Rewinding { stage: RewindStage::Taking, ..rewinding.clone() };
@@ -364,6 +368,7 @@ async fn run(node: Arc<Node>, desk: Arc<Desk>, rewinding: Rewinding, ticket: Tic
                 | RewindError::Desk(_)
                 | RewindError::Session(_)
                 | RewindError::NotLent(_)
+                | RewindError::Position(_)
                 | RewindError::NotConfigured => {
                     warn!(error = %Chain(&err), "not rewound, the data stays as it is");
                     node.rewind_ended.put(Ended::Failed);
@@ -403,7 +408,7 @@ async fn bring_back(
     let launch = rewind::launch(&setup.layout, &upstream, tls);
     let args = launch.args.iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
     node.supervisor.run_to_end(EngineProgram::Rewind, args, REWIND_DEADLINE).await?;
-    let (onto, tail) = (rewinding.onto, rewinding.tail);
+    let (onto, tail) = (rewinding.onto, rewinding.tail.clone());
     run_job::<()>(node, RewindOrders::Prepare { sides, onto, tail, flushed }).await?;
     step(holdfast_model::step::rewind::REWOUND);
     let replaying = Rewinding { stage: RewindStage::Replaying, ..rewinding.clone() };
@@ -429,8 +434,12 @@ async fn until_lent(node: &Node, desk: &Desk, rewinding: &Rewinding) -> Result<L
     });
     match tokio::time::timeout(LENT_WITHIN, lent).await {
         Ok(Ok(view)) => {
-            let said = members::reigning(&view).and_then(|reigning| reigning.peer.said.as_ref()?.flushed);
-            Ok(said.unwrap_or(rewinding.tail.start).max(rewinding.tail.start))
+            let said = members::reigning(&view)
+                .and_then(|reigning| reigning.peer.said.as_ref()?.flushed.as_ref())
+                .map(Lsn::try_from)
+                .transpose()?;
+            let start = Lsn::try_from(&rewinding.tail.start)?;
+            Ok(said.map_or(start, |said| said.max(start)))
         }
         Ok(Err(_)) | Err(_) => Err(RewindError::NotLent(rewinding.primary.clone())),
     }

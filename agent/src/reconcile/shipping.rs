@@ -3,8 +3,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use holdfast_model::Rule;
 use holdfast_model::status::{LogView, RepositoryView};
+use holdfast_model::{Position, Rule};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
@@ -92,6 +92,7 @@ async fn ship(node: &Node, access: Access, rule: Rule, view: &Mutex<LogView>) ->
             JobEnd::Note(note) => {
                 let Shipped { shipped, acked, failing } = serde_json::from_value(note)?;
                 tell(&read(view), failing.as_deref());
+                let (shipped, acked) = (shipped.map(Position::from), acked.map(Position::from));
                 set(view, |view| *view = LogView { running: true, shipped, acked, failing });
             }
         }

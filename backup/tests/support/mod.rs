@@ -61,7 +61,7 @@ pub(crate) async fn finely_cut() -> Repository {
 pub(crate) fn rule(number: u32, previous: Option<u32>, start: u64) -> Rule {
     let id = |number| RuleId { term: term(number), version: 1 };
     let previous = previous.map(id);
-    Rule { id: id(number), primary: member(), voters: Vec::new(), k: 0, previous, start: lsn(start) }
+    Rule { id: id(number), primary: member(), voters: Vec::new(), k: 0, previous, start: lsn(start).into() }
 }
 
 /// Bytes that do not compress and are the same for the same seed.

@@ -17,7 +17,7 @@ pub(super) fn nodes(lines: &[NodeLine]) -> String {
             or_dash(line.part.as_ref().map(word)),
             or_dash(line.gate.as_ref().map(Gate::word)),
             or_dash(line.rule),
-            or_dash(line.position),
+            or_dash(line.position.as_ref()),
             heard(&line.heard),
         ]
     });

@@ -209,7 +209,7 @@ fn repository(view: &RepositoryView) -> String {
 
 pub(super) fn log(view: &LogView) -> String {
     let runs = if view.running { "shipping" } else { "not shipping" };
-    let (shipped, acked) = (or_dash(view.shipped), or_dash(view.acked));
+    let (shipped, acked) = (or_dash(view.shipped.as_ref()), or_dash(view.acked.as_ref()));
     let failing = view.failing.as_ref().map(|why| format!(", failing: {why}")).unwrap_or_default();
     format!("{runs}, shipped to {shipped}, acked to {acked}{failing}")
 }

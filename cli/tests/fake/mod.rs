@@ -28,7 +28,7 @@ use holdfast_cli::endpoint::Endpoint;
 use holdfast_cli::failure::Failure;
 use holdfast_cli::output::Output;
 use holdfast_model::status::{NodeView, Operation, OperationKind, OperationState};
-use holdfast_model::{Lsn, NodeName, Rule, Term, Tick, Vouch};
+use holdfast_model::{Lsn, NodeName, Position, Rule, Term, Tick, Vouch};
 use holdfast_proto::identity::{Caller, Role};
 use holdfast_proto::refusal::Refusal;
 use holdfast_replication::account::LossCertificate;
@@ -127,7 +127,7 @@ impl Control for FakeControl {
         Ok(true)
     }
     /// Has promised term 5.
-    async fn recruit(&self, request: Recruit) -> Result<Report<Lsn>, CallError> {
+    async fn recruit(&self, request: Recruit) -> Result<Report<Position>, CallError> {
         self.note("recruit");
         let (promised, asked) = (Term::new(5).unwrap(), request.attempt.term);
         if asked <= promised {
@@ -143,9 +143,9 @@ impl Control for FakeControl {
         self.note("follow");
         Ok(())
     }
-    async fn close(&self, _: Close) -> Result<Lsn, CallError> {
+    async fn close(&self, _: Close) -> Result<Position, CallError> {
         self.note("close");
-        Ok(Lsn::from_offset(0x300_0000))
+        Ok(Lsn::from_offset(0x300_0000).into())
     }
     async fn await_position(&self, _: AwaitPosition) -> Result<(), CallError> {
         self.note("await");

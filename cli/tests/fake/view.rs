@@ -9,7 +9,8 @@ use holdfast_model::status::{
 };
 use holdfast_model::volume::{DeviceId, DeviceVerdict, DiskHealth, Space, Verdict, VolumeIdentity};
 use holdfast_model::{
-    ByteCount, ClusterId, Incarnation, Lsn, Member, Rule, RuleId, Term, Tick, Voter, VoterKind, Vouch,
+    ByteCount, ClusterId, Incarnation, Lsn, Member, Position, Rule, RuleId, Term, Tick, Voter, VoterKind,
+    Vouch,
 };
 use holdfast_proto::reply::{
     Backup, BackupContent, BackupDetail, LogRange, LogStatus, PlannedDevice, PlannedStep, WipeConsent,
@@ -73,7 +74,7 @@ pub(crate) fn serving() -> NodeView {
             version: "15.10".to_owned(),
             in_recovery: false,
             timeline: term(),
-            flushed: Lsn::from_offset(0x300_0000),
+            flushed: Lsn::from_offset(0x300_0000).into(),
         },
         gate: Gate::Open { term: term() },
         rule: Some(Rule {
@@ -82,7 +83,7 @@ pub(crate) fn serving() -> NodeView {
             voters: Vec::new(),
             k: 0,
             previous: None,
-            start: Lsn::from_offset(0x200_0000),
+            start: Lsn::from_offset(0x200_0000).into(),
         }),
         promise: None,
         part: Part::Writes { streams: BTreeMap::new(), change: None, lends: BTreeSet::new() },
@@ -94,8 +95,8 @@ pub(crate) fn serving() -> NodeView {
         },
         log: LogView {
             running: true,
-            shipped: Some(Lsn::from_offset(0x2FF_0000)),
-            acked: Some(Lsn::from_offset(0x300_0000)),
+            shipped: Some(Lsn::from_offset(0x2FF_0000).into()),
+            acked: Some(Lsn::from_offset(0x300_0000).into()),
             failing: None,
         },
         breaches: BreachesView::default(),
@@ -130,7 +131,7 @@ pub(crate) fn three_zones() -> NodeView {
         promised: Some(term()),
         gate: Gate::ReadOnly { term: term() },
         part: Part::Follows { primary: member(), streaming: true },
-        flushed: Some(Lsn::from_offset(0x300_0000)),
+        flushed: Some(Lsn::from_offset(0x300_0000).into()),
         shipped: None,
     };
     let waits = PeerSaid {
@@ -139,14 +140,14 @@ pub(crate) fn three_zones() -> NodeView {
         promised: None,
         gate: Gate::Closed { why: GateClosed::NotPrimary },
         part: Part::Waits { why: "n1 has not admitted it yet".to_owned() },
-        flushed: Some(Lsn::from_offset(0x200_0000)),
+        flushed: Some(Lsn::from_offset(0x200_0000).into()),
         shipped: None,
     };
     let silent = PeerView {
         failing: Some("connection refused".to_owned()),
         ..peer("n3", "eu-1c", Some(12_340), waits)
     };
-    let streams = BTreeMap::from([(of_node("n2", 8), Lsn::from_offset(0x300_0000))]);
+    let streams = BTreeMap::from([(of_node("n2", 8), Lsn::from_offset(0x300_0000).into())]);
     NodeView {
         rule: Some(rule),
         part: Part::Writes { streams, change: Some("removing n3".to_owned()), lends: BTreeSet::new() },
@@ -167,11 +168,11 @@ fn breaches() -> BreachesView {
     BreachesView { cancelled: 2, ended: 1, weakened }
 }
 
-pub(crate) fn report(attempt: Attempt) -> Report<Lsn> {
+pub(crate) fn report(attempt: Attempt) -> Report<Position> {
     Report {
         member: member(),
         rules: serving().rule.into_iter().collect(),
-        position: Lsn::from_offset(0x300_0000),
+        position: Lsn::from_offset(0x300_0000).into(),
         promised_before: attempt.term.number().checked_sub(1).and_then(Term::new),
     }
 }
@@ -212,8 +213,8 @@ pub(crate) fn backups() -> Vec<Backup> {
         id: id.to_owned(),
         member: member(),
         term: term(),
-        start: Lsn::from_offset(0x200_0028),
-        stop: Lsn::from_offset(0x200_0130),
+        start: Lsn::from_offset(0x200_0028).into(),
+        stop: Lsn::from_offset(0x200_0130).into(),
         started: "2025-01-01T00:00:00Z".to_owned(),
         finished: "2025-01-01T00:01:00Z".to_owned(),
         engine_version: "15.10".to_owned(),
@@ -232,8 +233,8 @@ pub(crate) fn backup_detail() -> BackupDetail {
 pub(crate) fn log_status() -> LogStatus {
     let range = |term, start, end| LogRange {
         term: Term::new(term).unwrap(),
-        start: Lsn::from_offset(start),
-        end: Lsn::from_offset(end),
+        start: Lsn::from_offset(start).into(),
+        end: Lsn::from_offset(end).into(),
     };
     let ranges = vec![range(1, 0x100_0000, 0x200_0000), range(3, 0x200_0000, 0x2FF_0000)];
     LogStatus { log: serving().log, ranges }
@@ -253,12 +254,12 @@ pub(crate) fn vouch() -> Vouch {
 
 /// n1 had written what nobody acked, and n2 took over.
 pub(crate) fn certificate() -> LossCertificate {
-    let lsn = Lsn::from_offset;
+    let at = |offset| Position::from(Lsn::from_offset(offset));
     let old = Rule { k: 1, voters: vec![], ..serving().rule.unwrap() };
     let report = |node, rules, end| Report {
         member: of_node(node, 7),
         rules,
-        position: lsn(end),
+        position: at(end),
         promised_before: Term::new(3),
     };
     let certificate = Certificate {
@@ -267,7 +268,7 @@ pub(crate) fn certificate() -> LossCertificate {
         rule: old,
         absent: vec![of_node("n1", 7)],
         chosen: of_node("n2", 7),
-        position: lsn(0x300_0000),
+        position: at(0x300_0000),
     };
     LossCertificate {
         certificate,
@@ -277,8 +278,8 @@ pub(crate) fn certificate() -> LossCertificate {
         discarded: vec![DiscardedTail {
             member: of_node("n3", 7),
             term: Term::new(2).unwrap(),
-            start: lsn(0x100_0000),
-            end: lsn(0x100_0100),
+            start: at(0x100_0000),
+            end: at(0x100_0100),
         }],
     }
 }

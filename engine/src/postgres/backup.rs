@@ -13,6 +13,7 @@ use tokio_postgres::types::PgLsn;
 use super::Layout;
 use super::session::status::lsn_of;
 use super::session::{Session, SessionError};
+use crate::engine;
 
 /// Why a backup failed.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +51,12 @@ pub struct BackupEnd {
     pub stop: Lsn,
     /// Content of `backup_label`, which must be in the restored directory before the server starts.
     pub label: String,
+}
+
+impl From<BackupEnd> for engine::BackupEnd {
+    fn from(BackupEnd { start, stop, label }: BackupEnd) -> Self {
+        Self { start: start.into(), stop: stop.into(), label }
+    }
 }
 
 impl BackupSession {

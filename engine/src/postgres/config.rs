@@ -25,8 +25,9 @@ use holdfast_model::{ByteCount, ClusterName};
 pub use owned::owned_reason;
 
 use super::layout::path_text;
-use super::links::{Links, Tls};
-use super::{Layout, SyncStandbys, Version};
+use super::links::{self, Links, Tls};
+use super::{Layout, Version, sync};
+use crate::ackers::Ackers;
 
 /// Everything that the file says.
 #[derive(Debug, Clone)]
@@ -38,7 +39,7 @@ pub struct Settings<'a> {
     /// Becomes `cluster_name`, which shows in process titles.
     pub cluster: &'a ClusterName,
     /// Whose acks a commit waits for.
-    pub sync: &'a SyncStandbys,
+    pub sync: &'a Ackers,
     /// Transactions start read-only. A courtesy that keeps a nearly full disk from filling: a client can override
     /// it, so it is never a fence.
     pub read_only: bool,
@@ -163,9 +164,15 @@ fn changing(settings: &Settings<'_>) -> [(&'static str, String); 6] {
     let upstream = settings.links.upstream.as_ref().zip(settings.tls);
     [
         // Always there: what is taken out of a file would fall back to what `ALTER SYSTEM` set.
-        ("primary_conninfo", upstream.map_or_else(String::new, |(upstream, tls)| upstream.conninfo(tls))),
-        ("primary_slot_name", upstream.map_or_else(String::new, |(upstream, _)| upstream.slot_name())),
-        ("synchronous_standby_names", settings.sync.render()),
+        (
+            "primary_conninfo",
+            upstream.map_or_else(String::new, |(upstream, tls)| links::conninfo(upstream, tls)),
+        ),
+        (
+            "primary_slot_name",
+            upstream.map_or_else(String::new, |(upstream, _)| links::slot_name(&upstream.member)),
+        ),
+        ("synchronous_standby_names", sync::render(settings.sync)),
         ("default_transaction_read_only", read_only.to_owned()),
         // A member that follows keeps log which its primary may not have shipped yet: who is promoted ships it first.
         ("wal_keep_size", if settings.tls.is_some() { "256MB" } else { "0" }.to_owned()),
@@ -179,7 +186,7 @@ fn check_links(settings: &Settings<'_>, errors: &mut Vec<ConfigError>) {
     if settings.tls.is_none() && (upstream.is_some() || !peers.is_empty()) {
         errors.push(ConfigError::NoTls);
     }
-    if upstream.is_some() && settings.sync.render().is_empty() {
+    if upstream.is_some() && sync::render(settings.sync).is_empty() {
         errors.push(ConfigError::OpenStandby);
     }
 }

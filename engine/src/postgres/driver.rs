@@ -6,27 +6,27 @@ use std::time::Duration;
 use async_trait::async_trait;
 use holdfast_model::status::{Gate, Weakened};
 use holdfast_model::step;
-use holdfast_model::{ByteCount, ClusterName, Lsn, Member, NodeName, Rule, Term};
+use holdfast_model::{ByteCount, ClusterName, Lsn, Member, NodeName, Position, Rule, Term};
 use holdfast_replication::catch_up::Attachment;
 use tracing::debug;
 
-use super::backup::{BackupEnd, BackupError, BackupSession};
+use super::backup::{BackupError, BackupSession};
 use super::config::{self, ConfigError, Settings};
-use super::flushed::Flushed;
 use super::gate::{self, Files, GateError};
 use super::hba::{self, ClientRule};
-use super::links::{Links, Tls, Upstream};
+use super::links::{Links, Tls};
 use super::session::clients::TerminateError;
 use super::session::rules::RuleError;
 use super::session::status::ServerFacts;
 use super::session::{Session, SessionError};
 use super::standby::Hands;
-use super::standby::follow::Following;
-use super::standby::promote::Promoted;
-use super::standby::receiver::Recruited;
-use super::{Layout, SyncStandbys, Version, argv};
-use crate::engine::{Engine, EngineError, EngineStatus, Retry};
+use super::{Layout, Version, argv};
+use crate::ackers::Ackers;
+use crate::engine::{BackupEnd, Engine, EngineError, EngineStatus, Retry};
+use crate::flushed::Flushed;
 use crate::launch::Launch;
+use crate::links::Upstream;
+use crate::standing::{Following, Promoted, Recruited};
 
 /// How long the agent waits for the server.
 #[derive(Debug, Clone, Copy)]
@@ -71,7 +71,7 @@ impl Setup {
     ///
     /// # Errors
     /// Every [`ConfigError`] at once.
-    pub fn files(&self, gate: &Gate, sync: &SyncStandbys, links: &Links) -> Result<Files, Vec<ConfigError>> {
+    pub fn files(&self, gate: &Gate, sync: &Ackers, links: &Links) -> Result<Files, Vec<ConfigError>> {
         let users: Vec<&str> = self.agent_users.iter().map(String::as_str).collect();
         Ok(Files {
             config: config::render(&self.settings(gate, sync, links))?,
@@ -86,10 +86,10 @@ impl Setup {
     /// [`ConfigError::Path`].
     pub fn launch(&self) -> Result<Launch, ConfigError> {
         let closed = Gate::Closed { why: holdfast_model::status::GateClosed::Starting };
-        argv::postgres(&self.settings(&closed, &SyncStandbys::Nobody, &Links::default()))
+        argv::postgres(&self.settings(&closed, &Ackers::Nobody, &Links::default()))
     }
 
-    fn settings<'a>(&'a self, gate: &Gate, sync: &'a SyncStandbys, links: &'a Links) -> Settings<'a> {
+    fn settings<'a>(&'a self, gate: &Gate, sync: &'a Ackers, links: &'a Links) -> Settings<'a> {
         Settings {
             layout: &self.layout,
             version: self.version,
@@ -157,7 +157,7 @@ impl Engine for Postgres {
             system_identifier: facts.system_identifier,
             in_recovery: status.in_recovery(),
             term: status.timeline,
-            flushed: status.flushed(),
+            flushed: status.flushed().into(),
         })
     }
 
@@ -166,11 +166,11 @@ impl Engine for Postgres {
         self.session_for(doing).await?.newest_rules(2).await.map_err(|err| of_session(doing, err))
     }
 
-    async fn write_rules(&mut self, before: &[Rule], rule: &Rule) -> Result<Lsn, EngineError> {
+    async fn write_rules(&mut self, before: &[Rule], rule: &Rule) -> Result<Position, EngineError> {
         let doing = "write a rule";
         let session = self.session_for(doing).await?;
         session.ensure_schema().await.map_err(|err| of_session(doing, err))?;
-        session.write_rules(before, rule).await.map_err(|err| match err {
+        session.write_rules(before, rule).await.map(Position::from).map_err(|err| match err {
             RuleError::Session { source, .. } => of_session(doing, source),
             RuleError::Older { .. } | RuleError::Differs(_) => refused(doing, err),
         })
@@ -178,16 +178,17 @@ impl Engine for Postgres {
 
     async fn flushed(&mut self) -> Result<Flushed, EngineError> {
         let doing = "read flush positions";
-        self.session_for(doing).await?.flushed().await.map_err(|err| of_session(doing, err))
+        let flushed = self.session_for(doing).await?.flushed().await;
+        flushed.map(Flushed::from).map_err(|err| of_session(doing, err))
     }
 
-    async fn apply_gate(&mut self, gate: &Gate, sync: &SyncStandbys) -> Result<(), EngineError> {
+    async fn apply_gate(&mut self, gate: &Gate, ackers: &Ackers) -> Result<(), EngineError> {
         let doing = "apply the gate";
         // Its clients come in by the gate of the term that begins when the recovery ends.
         if self.status().await?.in_recovery {
             return Err(EngineError::Order("apply the gate: the server still recovers"));
         }
-        let render = self.setup.files(gate, sync, &self.links);
+        let render = self.setup.files(gate, ackers, &self.links);
         let files = render.map_err(|errors| refused(doing, RenderError(errors)))?;
         let (written, in_force) = match gate {
             Gate::Closed { .. } => (step::gate::CLOSED_WRITTEN, step::gate::CLOSED),
@@ -197,7 +198,7 @@ impl Engine for Postgres {
         debug!(target: step::TARGET, step = written.name());
         let layout = self.setup.layout.clone();
         let session = self.session_for(doing).await?;
-        gate::settle(session, &layout, gate, sync).await.map_err(|err| match err {
+        gate::settle(session, &layout, gate, ackers).await.map_err(|err| match err {
             GateError::Session(source) => of_session(doing, source),
             GateError::NotReloaded(_) => unavailable(doing, err),
             GateError::Files(_) | GateError::Setting { .. } | GateError::LetIn | GateError::KeptOut => {
@@ -257,11 +258,14 @@ impl Engine for Postgres {
         self.session_for(doing).await?.hold_out(node, out).await.map_err(|err| of_session(doing, err))
     }
 
-    async fn streams(&mut self) -> Result<BTreeMap<Member, Attachment<Lsn>>, EngineError> {
+    async fn streams(&mut self) -> Result<BTreeMap<Member, Attachment<Position>>, EngineError> {
         let doing = "look at streams";
         let session = self.session_for(doing).await?;
         session.end_impostors().await.map_err(|err| of_session(doing, err))?;
-        session.streams().await.map_err(|err| of_session(doing, err))
+        let streams = session.streams().await.map_err(|err| of_session(doing, err))?;
+        let neutral =
+            |Attachment { stream, flushed }: Attachment<Lsn>| Attachment { stream, flushed: flushed.into() };
+        Ok(streams.into_iter().map(|(member, attachment)| (member, neutral(attachment))).collect())
     }
 
     async fn weakened(&mut self) -> Result<BTreeSet<Weakened>, EngineError> {
@@ -269,8 +273,9 @@ impl Engine for Postgres {
         self.session_for(doing).await?.weakened().await.map_err(|err| of_session(doing, err))
     }
 
-    async fn keep_log(&mut self, from: Lsn) -> Result<(), EngineError> {
+    async fn keep_log(&mut self, from: &Position) -> Result<(), EngineError> {
         let doing = "keep log until it is shipped";
+        let from = Lsn::try_from(from).map_err(|err| refused(doing, err))?;
         let session = self.session_for(doing).await?;
         session.ensure_ship_slot().await.map_err(|err| of_session(doing, err))?;
         session.advance_ship_slot(from).await.map_err(|err| of_session(doing, err))
@@ -298,7 +303,7 @@ impl Engine for Postgres {
         self.session_for(doing).await?.following(upstream).await.map_err(|err| of_session(doing, err))
     }
 
-    async fn begin_backup(&mut self, label: &str) -> Result<Lsn, EngineError> {
+    async fn begin_backup(&mut self, label: &str) -> Result<Position, EngineError> {
         if self.backup.as_ref().is_some_and(|backup| !backup.is_void()) {
             return Err(EngineError::Order("begin a backup: one is under way"));
         }
@@ -307,12 +312,12 @@ impl Engine for Postgres {
         let backup = backup.await.map_err(|err| of_backup("begin a backup", err))?;
         let start = backup.start();
         self.backup = Some(backup);
-        Ok(start)
+        Ok(start.into())
     }
 
     async fn end_backup(&mut self) -> Result<BackupEnd, EngineError> {
         let backup = self.backup.take().ok_or(EngineError::Order("end a backup: none is under way"))?;
-        backup.end().await.map_err(|err| of_backup("end a backup", err))
+        backup.end().await.map(BackupEnd::from).map_err(|err| of_backup("end a backup", err))
     }
 }
 

@@ -25,7 +25,8 @@ use tokio::time::{self, Instant};
 use super::layout::PROBE_ROLE;
 use super::session::status::ConfLoaded;
 use super::session::{Session, SessionError};
-use super::{Layout, SyncStandbys};
+use super::{Layout, sync};
+use crate::ackers::Ackers;
 
 /// How often the load time is looked at.
 const POLL: Duration = Duration::from_millis(10);
@@ -124,15 +125,10 @@ fn replace(path: &Path, content: &str) -> io::Result<()> {
 ///
 /// # Errors
 /// [`GateError`]: the gate is then to be treated as not what it should be.
-pub async fn settle(
-    session: &Session,
-    layout: &Layout,
-    gate: &Gate,
-    sync: &SyncStandbys,
-) -> Result<(), GateError> {
+pub async fn settle(session: &Session, layout: &Layout, gate: &Gate, sync: &Ackers) -> Result<(), GateError> {
     reload(session).await?;
     let read_only = if matches!(gate, Gate::ReadOnly { .. }) { "on" } else { "off" };
-    check_setting(session, "synchronous_standby_names", &sync.render()).await?;
+    check_setting(session, "synchronous_standby_names", &sync::render(sync)).await?;
     check_setting(session, "default_transaction_read_only", read_only).await?;
     match (gate, probe(layout, session.deadline()).await.map_err(GateError::Session)?) {
         (Gate::Closed { .. }, Probed::KeptOut)

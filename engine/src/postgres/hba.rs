@@ -22,7 +22,7 @@ use std::net::IpAddr;
 use holdfast_model::status::Gate;
 
 use super::layout::{DATABASE, MEMBERS_ROLE, PROBE_ROLE, SUPERUSER};
-use super::links::Peer;
+use crate::links::Peer;
 
 const MAP: &str = "holdfast";
 /// From the common name of a certificate to the role of a member.

@@ -1,4 +1,4 @@
-//! Whom a server replicates with: the peers that it lets in, and the upstream that it follows.
+//! How a Postgres server is told whom it replicates with.
 //!
 //! A member replicates under a login of its own name, with its name as `application_name` (which is what
 //! `synchronous_standby_names` goes by) and from a slot of its own. All three are derived here from the member alone.
@@ -8,13 +8,14 @@
 //! * `no_value_escapes_its_quotes_in_a_conninfo`.
 //! * `an_upstream_is_verified_by_its_nodes_name`.
 //!
-//! Not here: who is a member. The rules in the log say that.
+//! Not here: who that is ([`crate::links`]).
 
 use std::fmt::Write as _;
-use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use holdfast_model::{Member, NodeName, Term};
+use holdfast_model::Member;
+
+use crate::links::{Peer, Upstream};
 
 /// No member has this name: members' names hold a dot.
 const UNCOUNTED: &str = "holdfast_rewind";
@@ -31,30 +32,6 @@ pub struct Tls {
     pub ca: PathBuf,
 }
 
-/// A member that may replicate from this server.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Peer {
-    /// Who.
-    pub member: Member,
-    /// From where; anywhere when it is not known.
-    pub address: Option<IpAddr>,
-    /// Whether it may read this server's files over SQL, which a rewind takes and nothing else.
-    pub rewinds: bool,
-}
-
-/// The server that this one follows.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Upstream {
-    /// Its node, which its certificate must name.
-    pub node: NodeName,
-    /// Where it listens.
-    pub address: SocketAddr,
-    /// As whom this server follows.
-    pub member: Member,
-    /// Whose reign it is followed in: nothing is said to follow before it receives that term's log.
-    pub term: Term,
-}
-
 /// Everybody that a server replicates with.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Links {
@@ -64,66 +41,58 @@ pub struct Links {
     pub upstream: Option<Upstream>,
 }
 
-impl Upstream {
-    /// The value of `primary_conninfo`. A dead connection is noticed within about ten seconds: nothing else would notice
-    /// that a primary's machine is gone.
-    #[must_use]
-    pub fn conninfo(&self, tls: &Tls) -> String {
-        let mut out = self.connection(tls);
-        push(&mut out, "application_name", &self.member.to_string());
-        out
-    }
+/// The value of `primary_conninfo`. A dead connection is noticed within about ten seconds: nothing else would notice
+/// that a primary's machine is gone.
+#[must_use]
+pub fn conninfo(upstream: &Upstream, tls: &Tls) -> String {
+    let mut out = connection(upstream, tls);
+    push(&mut out, "application_name", &upstream.member.to_string());
+    out
+}
 
-    /// The value of `primary_conninfo` for a server whose acks must not count yet: it receives under a name that is in no
-    /// list.
-    #[must_use]
-    pub fn uncounted_conninfo(&self, tls: &Tls) -> String {
-        let mut out = self.connection(tls);
-        push(&mut out, "application_name", UNCOUNTED);
-        out
-    }
+/// The value of `primary_conninfo` for a server whose acks must not count yet: it receives under a name that is in no
+/// list.
+#[must_use]
+pub fn uncounted_conninfo(upstream: &Upstream, tls: &Tls) -> String {
+    let mut out = connection(upstream, tls);
+    push(&mut out, "application_name", UNCOUNTED);
+    out
+}
 
-    /// The connection string for a rewind, which reads files over SQL.
-    #[must_use]
-    pub fn rewind_conninfo(&self, tls: &Tls) -> String {
-        let mut out = self.connection(tls);
-        push(&mut out, "dbname", super::layout::DATABASE);
-        push(&mut out, "application_name", UNCOUNTED);
-        // It lists every file in one query, and compiling that gains nothing.
-        push(&mut out, "options", "-c jit=off");
-        out
-    }
+/// The connection string for a rewind, which reads files over SQL.
+#[must_use]
+pub fn rewind_conninfo(upstream: &Upstream, tls: &Tls) -> String {
+    let mut out = connection(upstream, tls);
+    push(&mut out, "dbname", super::layout::DATABASE);
+    push(&mut out, "application_name", UNCOUNTED);
+    // It lists every file in one query, and compiling that gains nothing.
+    push(&mut out, "options", "-c jit=off");
+    out
+}
 
-    fn connection(&self, tls: &Tls) -> String {
-        let mut out = String::new();
-        // The name is what the certificate is checked against, the address is where the connection goes.
-        push(&mut out, "host", self.node.as_str());
-        push(&mut out, "hostaddr", &self.address.ip().to_string());
-        push(&mut out, "port", &self.address.port().to_string());
-        push(&mut out, "user", &self.member.to_string());
-        push(&mut out, "sslmode", "verify-full");
-        push(&mut out, "sslcert", &text(&tls.cert));
-        push(&mut out, "sslkey", &text(&tls.key));
-        push(&mut out, "sslrootcert", &text(&tls.ca));
-        push(&mut out, "gssencmode", "disable");
-        for (name, value) in [
-            ("connect_timeout", "5"),
-            ("keepalives", "1"),
-            ("keepalives_idle", "5"),
-            ("keepalives_interval", "2"),
-            ("keepalives_count", "3"),
-            ("tcp_user_timeout", "10000"),
-        ] {
-            push(&mut out, name, value);
-        }
-        out
+fn connection(upstream: &Upstream, tls: &Tls) -> String {
+    let mut out = String::new();
+    // The name is what the certificate is checked against, the address is where the connection goes.
+    push(&mut out, "host", upstream.node.as_str());
+    push(&mut out, "hostaddr", &upstream.address.ip().to_string());
+    push(&mut out, "port", &upstream.address.port().to_string());
+    push(&mut out, "user", &upstream.member.to_string());
+    push(&mut out, "sslmode", "verify-full");
+    push(&mut out, "sslcert", &text(&tls.cert));
+    push(&mut out, "sslkey", &text(&tls.key));
+    push(&mut out, "sslrootcert", &text(&tls.ca));
+    push(&mut out, "gssencmode", "disable");
+    for (name, value) in [
+        ("connect_timeout", "5"),
+        ("keepalives", "1"),
+        ("keepalives_idle", "5"),
+        ("keepalives_interval", "2"),
+        ("keepalives_count", "3"),
+        ("tcp_user_timeout", "10000"),
+    ] {
+        push(&mut out, name, value);
     }
-
-    /// The slot on the upstream that keeps log for this server.
-    #[must_use]
-    pub fn slot_name(&self) -> String {
-        slot_name(&self.member)
-    }
+    out
 }
 
 /// The slot of a member, on any server that keeps log for it: `n-1.<id>` has `n_1_<id>`. A slot's name holds no `-` and
@@ -148,7 +117,7 @@ fn push(out: &mut String, name: &str, value: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use holdfast_model::Incarnation;
+    use holdfast_model::{Incarnation, Term};
     use proptest::prelude::*;
 
     fn member(node: &str, bits: u128) -> Member {
@@ -181,17 +150,17 @@ mod tests {
 
     #[test]
     fn no_value_escapes_its_quotes_in_a_conninfo() {
-        let text = upstream().conninfo(&tls(r"/k' host='evil\"));
+        let text = conninfo(&upstream(), &tls(r"/k' host='evil\"));
         assert!(text.contains(r"sslkey='/k\' host=\'evil\\' sslrootcert='/a'"), "{text}");
     }
 
     #[test]
     fn an_upstream_is_verified_by_its_nodes_name() {
-        let text = upstream().conninfo(&tls("/k"));
+        let text = conninfo(&upstream(), &tls("/k"));
         let id = Incarnation::from_random(7);
         assert!(text.starts_with("host='n1' hostaddr='10.0.0.1' port='5432' "), "{text}");
         assert!(text.contains(&format!("user='n-2.{id}' sslmode='verify-full' ")), "{text}");
         assert!(text.ends_with(&format!(" application_name='n-2.{id}'")), "{text}");
-        assert_eq!(upstream().slot_name(), format!("n_2_{id}"));
+        assert_eq!(slot_name(&upstream().member), format!("n_2_{id}"));
     }
 }

@@ -13,14 +13,15 @@ use tracing::debug;
 use super::config::ConfigError;
 use super::driver::{Postgres, RenderError, of_session, refused, unavailable};
 use super::gate::GateError;
-use super::links::{Peer, Upstream};
 use super::members::{RemoveError, RenewError};
 use super::standby::Hands;
-use super::standby::follow::{FollowError, Following};
-use super::standby::promote::{PromoteError, Promoted};
-use super::standby::receiver::{Recruited, StopError};
+use super::standby::follow::FollowError;
+use super::standby::promote::PromoteError;
+use super::standby::receiver::StopError;
 use super::standby::{follow, promote, receiver};
 use crate::engine::EngineError;
+use crate::links::{Peer, Upstream};
+use crate::standing::{Following, Promoted, Recruited};
 
 impl Postgres {
     pub(super) async fn admit_members(

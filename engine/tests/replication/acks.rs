@@ -1,6 +1,6 @@
 //! Whose acks count, and what is to be seen before they are there: P7 and P10.
 
-use holdfast_engine::postgres::SyncStandbys;
+use holdfast_engine::Ackers;
 use holdfast_model::{Lsn, Rule};
 use holdfast_replication::quorum::AckQuorum;
 use test_case::test_case;
@@ -31,7 +31,7 @@ async fn while_waiting(
 #[tokio::test]
 async fn a_voter_in_the_primarys_own_zone_acks_nothing(major: u32) {
     let mut cluster = Cluster::start(major, 2).await;
-    let whole = cluster.rule(1, 1, 0, Lsn::ZERO);
+    let whole = cluster.rule(1, 1, 0, &Lsn::ZERO.into());
     let (near, far) = (cluster.nodes[1].member.clone(), cluster.nodes[2].member.clone());
     let mut voters = whole.voters.clone();
     voters[1].zone = voters[0].zone.clone();
@@ -39,13 +39,13 @@ async fn a_voter_in_the_primarys_own_zone_acks_nothing(major: u32) {
 
     // The trap (P7): any one of the list, wherever it is. Only the primary's own zone has this row.
     cluster.node(2).quit().await;
-    let anybody = SyncStandbys::AnyOf { k: 1, members: [near.clone(), far.clone()].into() };
+    let anybody = Ackers::AnyOf { k: 1, members: [near.clone(), far.clone()].into() };
     cluster.node(0).reload(&anybody).await;
     cluster.sql(0).await.sql.batch_execute("INSERT INTO public.t VALUES (1)").await.unwrap();
 
     // Ours names other zones alone.
-    let sync = SyncStandbys::of(&rule);
-    assert_eq!(sync, SyncStandbys::AnyOf { k: 1, members: [far].into() });
+    let sync = Ackers::of(&rule);
+    assert_eq!(sync, Ackers::AnyOf { k: 1, members: [far].into() });
     cluster.node(0).reload(&sync).await;
     let writer = cluster.sql(0).await;
     while_waiting(&mut cluster, &writer, 2, async |cluster| {
@@ -68,8 +68,8 @@ async fn a_voter_in_the_primarys_own_zone_acks_nothing(major: u32) {
 #[tokio::test]
 async fn a_replica_shows_what_its_primary_does_not_show_before_it_is_acked(major: u32) {
     let mut cluster = Cluster::start(major, 1).await;
-    let rule = cluster.rule(1, 1, 0, Lsn::ZERO);
-    cluster.node(0).reload(&SyncStandbys::Nobody).await;
+    let rule = cluster.rule(1, 1, 0, &Lsn::ZERO.into());
+    cluster.node(0).reload(&Ackers::Nobody).await;
     let writer = cluster.sql(0).await;
     while_waiting(&mut cluster, &writer, 1, async |cluster| {
         // The trap (P10): who reads here and then there sees time go backwards, and two who read see two orders.
@@ -81,7 +81,7 @@ async fn a_replica_shows_what_its_primary_does_not_show_before_it_is_acked(major
         eventually("the replica shows both", async || cluster.nodes[1].rows().await == [1, 2]).await;
 
         // Not at the primary, which shows what waits only once it is acked: nothing is claimed across the two.
-        cluster.node(0).reload(&SyncStandbys::of(&rule)).await;
+        cluster.node(0).reload(&Ackers::of(&rule)).await;
     })
     .await;
     assert_eq!(cluster.nodes[0].rows().await, [1, 2]);

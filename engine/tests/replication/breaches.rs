@@ -1,8 +1,10 @@
 //! How the promise is broken from within, and that it is noticed: P1, P3, P4, P5, P11.
 
+use holdfast_engine::Ackers;
 use holdfast_engine::postgres::breach::{Breach, classify};
+use holdfast_engine::postgres::links::Links;
 use holdfast_engine::postgres::session::Session;
-use holdfast_engine::postgres::{SyncStandbys, links::Links};
+use holdfast_engine::postgres::sync;
 use holdfast_model::Rule;
 use test_case::test_case;
 
@@ -14,14 +16,14 @@ async fn waiting(major: u32) -> (Server, Session, Client) {
     let session = server.start().await;
     let sql = client(&server.setup.layout, "holdfast").await.unwrap();
     sql.sql.batch_execute("CREATE TABLE public.t (id int)").await.unwrap();
-    put(&server, &session, &SyncStandbys::Nobody).await;
+    put(&server, &session, &Ackers::Nobody).await;
     (server, session, sql)
 }
 
-async fn put(server: &Server, session: &Session, sync: &SyncStandbys) {
+async fn put(server: &Server, session: &Session, sync: &Ackers) {
     server.install_with(&CLOSED, sync);
     session.reload().await.unwrap();
-    let wanted = sync.render();
+    let wanted = sync::render(sync);
     let done = async || session.setting("synchronous_standby_names").await.unwrap() == wanted;
     eventually("the list is in force", done).await;
 }
@@ -82,7 +84,7 @@ async fn a_statement_timeout_ends_the_wait_of_a_procedures_commit_and_is_counted
         eventually("its row shows", async || count(&sql).await == 1).await;
         eventually("it is counted", async || breaches(&server) == [Breach::Cancelled]).await;
         assert_eq!(session.waiters().await.unwrap(), 1);
-        put(&server, &session, &SyncStandbys::Alone).await;
+        put(&server, &session, &Ackers::Alone).await;
     };
     let (answer, ()) = tokio::join!(commit, procedure);
     answer.unwrap();
@@ -93,7 +95,7 @@ async fn a_statement_timeout_ends_the_wait_of_a_procedures_commit_and_is_counted
 #[tokio::test]
 async fn weakened_roles_and_databases_are_found(major: u32) {
     let (server, session, _sql) = waiting(major).await;
-    put(&server, &session, &SyncStandbys::Alone).await;
+    put(&server, &session, &Ackers::Alone).await;
     assert_eq!(session.weakened().await.unwrap(), Default::default());
     let sql = client(&server.setup.layout, "holdfast").await.unwrap();
     for change in [
@@ -121,7 +123,7 @@ async fn weakened_roles_and_databases_are_found(major: u32) {
     );
 
     // The trap (P3): such a role's commit is answered although nobody may ack. That it can be is documented, not hidden.
-    put(&server, &session, &SyncStandbys::Nobody).await;
+    put(&server, &session, &Ackers::Nobody).await;
     sql.sql.batch_execute("SET synchronous_commit = off; INSERT INTO public.t VALUES (1)").await.unwrap();
 }
 
@@ -133,10 +135,10 @@ async fn an_emptied_list_answers_every_waiter_and_ours_is_never_empty() {
     let change = async {
         eventually("the commit waits", async || session.waiters().await.unwrap() == 1).await;
         // Ours: a rule that nobody can ack, any more or yet.
-        put(&server, &session, &SyncStandbys::of(&Rule { k: 1, ..lone_rule(1, 1) })).await;
+        put(&server, &session, &Ackers::of(&Rule { k: 1, ..lone_rule(1, 1) })).await;
         assert_eq!((session.waiters().await.unwrap(), count(&sql).await), (1, 0));
         // The trap (P5).
-        put(&server, &session, &SyncStandbys::Alone).await;
+        put(&server, &session, &Ackers::Alone).await;
     };
     let (answer, ()) = tokio::join!(commit, change);
     answer.unwrap();
@@ -183,8 +185,7 @@ async fn an_include_in_the_hba_file_keeps_the_old_rules() {
     assert!(errors[0].contains("invalid connection type \"include\""), "{errors:?}");
     // Ours includes nothing.
     for major in [15, 17] {
-        let files =
-            Server::empty(major).setup.files(&CLOSED, &SyncStandbys::Nobody, &Links::default()).unwrap();
+        let files = Server::empty(major).setup.files(&CLOSED, &Ackers::Nobody, &Links::default()).unwrap();
         assert!(!files.hba.lines().any(|line| line.starts_with("include")), "{}", files.hba);
     }
 }

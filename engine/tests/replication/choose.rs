@@ -1,7 +1,7 @@
 //! Which of the recruited has what was acked: P9.
 
-use holdfast_engine::postgres::standby::receiver::Recruited;
-use holdfast_model::Lsn;
+use holdfast_engine::standing::Recruited;
+use holdfast_model::Position;
 use holdfast_replication::choose::{Report, choose};
 use holdfast_replication::promise::Attempt;
 use test_case::test_case;
@@ -10,7 +10,7 @@ use crate::cluster::{Cluster, WAIT, term};
 use crate::support::eventually;
 
 /// What a recruited node answers.
-async fn report(cluster: &mut Cluster, at: usize) -> Report<Lsn> {
+async fn report(cluster: &mut Cluster, at: usize) -> Report<Position> {
     let Recruited { position, .. } = cluster.node(at).recruit(WAIT).await.unwrap();
     let node = cluster.node(at);
     let rules = node.session().await.newest_rules(2).await.unwrap();
@@ -31,7 +31,7 @@ async fn a_longer_log_of_an_older_reign_loses(major: u32) {
     cluster.sql(0).await.sql.batch_execute(tail).await.unwrap();
     cluster.node(0).quit().await;
     cluster.reign(1, 3).await;
-    assert_eq!(cluster.follow(1, 2).await.timeline, term(3));
+    assert_eq!(cluster.follow(1, 2).await.term, term(3));
     cluster.sql(1).await.sql.batch_execute("INSERT INTO public.t VALUES (2)").await.unwrap();
     cluster.node(1).quit().await;
 

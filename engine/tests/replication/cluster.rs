@@ -5,16 +5,18 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::time::Duration;
 
+use holdfast_engine::Ackers;
 use holdfast_engine::Launch;
-use holdfast_engine::postgres::links::{Peer, Upstream};
+use holdfast_engine::links::{Peer, Upstream};
+use holdfast_engine::postgres::argv;
 use holdfast_engine::postgres::session::Session;
 use holdfast_engine::postgres::session::status::ConfLoaded;
 use holdfast_engine::postgres::standby::STANDBY_SIGNAL;
-use holdfast_engine::postgres::standby::follow::{Following, follow};
-use holdfast_engine::postgres::standby::promote::{Promoted, promote};
-use holdfast_engine::postgres::standby::receiver::{Recruited, StopError, detach, stop};
-use holdfast_engine::postgres::{SyncStandbys, argv};
-use holdfast_model::{Incarnation, Lsn, Member, Rule, RuleId, Term, Voter, VoterKind};
+use holdfast_engine::postgres::standby::follow::follow;
+use holdfast_engine::postgres::standby::promote::promote;
+use holdfast_engine::postgres::standby::receiver::{StopError, detach, stop};
+use holdfast_engine::standing::{Following, Promoted, Recruited};
+use holdfast_model::{Incarnation, Lsn, Member, Position, Rule, RuleId, Term, Voter, VoterKind};
 use holdfast_replication::quorum::AckQuorum;
 use nix::sys::signal::Signal;
 
@@ -90,13 +92,13 @@ impl Node {
 
     /// Starts it on a closed gate, waiting for nobody that exists, following whomever `links` say.
     pub(crate) async fn start(&mut self) -> Session {
-        self.server.install_with(&CLOSED, &SyncStandbys::Nobody);
+        self.server.install_with(&CLOSED, &Ackers::Nobody);
         self.server.spawn();
         self.session().await
     }
 
     /// Puts its links and a list in force.
-    pub(crate) async fn reload(&mut self, sync: &SyncStandbys) -> ConfLoaded {
+    pub(crate) async fn reload(&mut self, sync: &Ackers) -> ConfLoaded {
         let session = self.session().await;
         let loaded = session.status().await.unwrap().conf_loaded;
         self.server.install_with(&CLOSED, sync);
@@ -137,10 +139,10 @@ impl Cluster {
 
     /// What [`Self::start`] does with stopped nodes.
     pub(crate) async fn begin(&mut self) {
-        let rule = self.rule(1, 1, 0, Lsn::ZERO);
+        let rule = self.rule(1, 1, 0, &Lsn::ZERO.into());
         let standbys: Vec<Member> = self.nodes[1..].iter().map(|node| node.member.clone()).collect();
         let primary = &mut self.nodes[0];
-        primary.server.install_with(&CLOSED, &SyncStandbys::of(&rule));
+        primary.server.install_with(&CLOSED, &Ackers::of(&rule));
         primary.server.spawn();
         let mut session = primary.session().await;
         session.ensure_schema().await.unwrap();
@@ -151,7 +153,7 @@ impl Cluster {
         for at in 1..self.nodes.len() {
             self.nodes[at].signal_standby();
             self.nodes[at].server.links.upstream = Some(self.upstream(0, at));
-            self.nodes[at].server.install_with(&CLOSED, &SyncStandbys::Nobody);
+            self.nodes[at].server.install_with(&CLOSED, &Ackers::Nobody);
             self.nodes[at].server.spawn();
         }
         for node in &mut self.nodes[1..] {
@@ -159,8 +161,7 @@ impl Cluster {
         }
         let acked = async || {
             let flushed = session.flushed().await.unwrap();
-            flushed.standbys.len() == standbys.len()
-                && flushed.acked(&AckQuorum::of(&rule)).is_some_and(|acked| acked >= marker)
+            flushed.standbys.len() == standbys.len() && flushed.holds(&AckQuorum::of(&rule), &marker)
         };
         eventually("the marker is acked by standbys that are all there", acked).await;
         self.sql(0).await.sql.batch_execute("CREATE TABLE public.t (id int)").await.unwrap();
@@ -221,17 +222,17 @@ impl Cluster {
         let hands = self.nodes[at].hands();
         let promoted = promote(&session, &hands, term(number), WAIT).await.unwrap();
         let previous = Some(session.newest_rules(1).await.unwrap()[0].id);
-        let rule = Rule { previous, ..self.rule(number, 1, at, promoted.start) };
+        let rule = Rule { previous, ..self.rule(number, 1, at, &promoted.start) };
         for voter in rule.voters.iter().filter(|voter| voter.member != rule.primary) {
             session.ensure_member(&voter.member).await.unwrap();
         }
         session.write_rule(&rule).await.unwrap();
-        self.nodes[at].reload(&SyncStandbys::of(&rule)).await;
+        self.nodes[at].reload(&Ackers::of(&rule)).await;
         promoted
     }
 
     /// A rule of all nodes, each in its own zone, with k = 1.
-    pub(crate) fn rule(&self, number: u32, version: u32, primary: usize, start: Lsn) -> Rule {
+    pub(crate) fn rule(&self, number: u32, version: u32, primary: usize, start: &Position) -> Rule {
         let voters = self.nodes.iter().map(|node| Voter {
             member: node.member.clone(),
             zone: node.member.node.as_str().parse().unwrap(),
@@ -243,7 +244,7 @@ impl Cluster {
             voters: voters.collect(),
             k: 1,
             previous: None,
-            start,
+            start: start.clone(),
         }
     }
 }

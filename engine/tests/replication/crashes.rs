@@ -1,6 +1,6 @@
 //! A primary that crashes with commits that nobody acked: T5, T6, T7 and P2.
 
-use holdfast_engine::postgres::SyncStandbys;
+use holdfast_engine::Ackers;
 use holdfast_engine::postgres::hba::ClientRule;
 use holdfast_engine::postgres::session::Session;
 use nix::sys::signal::{Signal, kill};
@@ -20,7 +20,7 @@ async fn open(major: u32, restarts_itself: bool) -> (Server, Session) {
     let sql = client(&server.setup.layout, "holdfast").await.unwrap();
     let make = "CREATE ROLE app LOGIN; CREATE TABLE public.t (id int); GRANT ALL ON public.t TO app";
     sql.sql.batch_execute(make).await.unwrap();
-    server.install_with(&OPEN, &SyncStandbys::Nobody);
+    server.install_with(&OPEN, &Ackers::Nobody);
     session.reload().await.unwrap();
     eventually("the gate is open", async || app(&server).await.is_some()).await;
     (server, session)

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use holdfast_engine::postgres::SyncStandbys;
+use holdfast_engine::Ackers;
+use holdfast_engine::postgres::sync;
 use holdfast_integration::Scratch;
 use holdfast_integration::loop_disk::{LoopDisk, StallingDisk};
 use holdfast_integration::process::{command, run};
@@ -173,12 +174,12 @@ async fn an_ack_of_what_is_only_written_is_of_memory_alone_as_root(major: u32) {
     // Ours waits for the flush.
     let strong = cluster.sql(0).await;
     let commit = strong.sql.batch_execute("INSERT INTO public.t VALUES (2)");
-    let rule = cluster.rule(1, 1, 0, Lsn::ZERO);
+    let rule = cluster.rule(1, 1, 0, &Lsn::ZERO.into());
     let back = async {
         eventually("the commit waits", async || session.waiters().await.unwrap() == 1).await;
         assert_eq!(
             session.setting("synchronous_standby_names").await.unwrap(),
-            SyncStandbys::of(&rule).render()
+            sync::render(&Ackers::of(&rule))
         );
         assert!(!flushed_all().await);
         disk.resume().unwrap();

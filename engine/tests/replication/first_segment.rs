@@ -2,17 +2,17 @@
 
 use std::fs;
 
-use holdfast_engine::postgres::SyncStandbys;
+use holdfast_engine::Ackers;
 use holdfast_engine::postgres::standby::first_segment::FirstSegment;
 use holdfast_engine::postgres::wal::{PAGE_BYTES, Segments, history};
-use holdfast_model::Lsn;
+use holdfast_model::Position;
 use test_case::test_case;
 
 use crate::cluster::{Cluster, Node, WAIT, term};
 use crate::support::{CLOSED, client, eventually};
 
 /// Where its log ends when it starts without anybody to follow, as a recruit would report it.
-async fn end_after_start(node: &mut Node) -> Lsn {
+async fn end_after_start(node: &mut Node) -> Position {
     node.server.links.upstream = None;
     node.signal_standby();
     drop(node.start().await);
@@ -54,7 +54,7 @@ async fn a_standby_that_stops_while_it_changes_over_still_has_what_it_acked(majo
     fs::write(file(&first.newer), &newer).unwrap();
     node.signal_standby();
     node.server.links.upstream = None;
-    node.server.install_with(&CLOSED, &SyncStandbys::Nobody);
+    node.server.install_with(&CLOSED, &Ackers::Nobody);
     node.server.spawn();
     let said = node.server.log().len();
     let waits = async || node.server.log()[said..].contains("waiting for WAL to become available");
@@ -65,5 +65,5 @@ async fn a_standby_that_stops_while_it_changes_over_still_has_what_it_acked(majo
 
     assert!(first.is_behind(&newer[..shared], &older[..shared]));
     fs::remove_file(node.data("pg_wal").join(&first.newer)).unwrap();
-    assert!(end_after_start(node).await >= acked);
+    assert!(end_after_start(node).await >= acked.into());
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use holdfast_engine::postgres::links::Upstream;
+use holdfast_engine::links::Upstream;
 use holdfast_engine::postgres::standby::follow::{FollowError, follow};
 use holdfast_replication::chain::{Held, may_follow};
 
@@ -21,9 +21,9 @@ async fn a_loser_whose_log_ends_before_the_fork_follows_the_winner() {
     assert!(more.position > less.position);
     cluster.reign(1, 2).await;
     let chain = cluster.node(1).session().await.newest_rules(9).await.unwrap();
-    let own = Held { rule: less.rule.map(|rule| rule.id), reign: less.timeline, end: less.position };
-    may_follow(own, &chain).unwrap();
-    assert_eq!(cluster.follow(1, 2).await.timeline, term(2));
+    let own = Held { rule: less.rule.map(|rule| rule.id), reign: less.term, end: less.position };
+    may_follow(&own, &chain).unwrap();
+    assert_eq!(cluster.follow(1, 2).await.term, term(2));
     eventually("it has the winner's rows", async || cluster.nodes[2].rows().await == [1, 2]).await;
     let session = cluster.node(2).session().await;
     let newest = async || session.newest_rules(1).await.unwrap()[0].id.term == term(2);
@@ -42,5 +42,5 @@ async fn an_upstream_whose_certificate_names_another_node_is_not_followed() {
     assert!(matches!(err, FollowError::NotStreaming(_)), "{err:?}");
     let refused = async || cluster.nodes[1].server.log().contains("does not match host name \"n9\"");
     eventually("the certificate is refused", refused).await;
-    assert_eq!(cluster.follow(0, 1).await.timeline, term(1));
+    assert_eq!(cluster.follow(0, 1).await.term, term(1));
 }

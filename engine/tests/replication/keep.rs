@@ -54,7 +54,7 @@ async fn a_promoted_follower_still_has_the_log_that_was_not_shipped(major: u32) 
 
     // From now on it stays: made and advanced in recovery.
     let mut engine = Postgres::new(cluster.nodes[1].server.setup.clone());
-    engine.keep_log(Lsn::ZERO).await.unwrap();
+    engine.keep_log(&Lsn::ZERO.into()).await.unwrap();
     outgrow(&mut cluster).await;
     let kept = oldest(&cluster);
     for _ in 0..3 {
@@ -64,7 +64,7 @@ async fn a_promoted_follower_still_has_the_log_that_was_not_shipped(major: u32) 
     let shipped = cluster.node(1).session().await.status().await.unwrap().flushed();
     let beyond = shipped.plus(1 << 30);
     for _ in 0..2 {
-        engine.keep_log(shipped).await.unwrap();
+        engine.keep_log(&shipped.into()).await.unwrap();
     }
     let let_go = async || {
         outgrow(&mut cluster).await;
@@ -89,7 +89,7 @@ async fn a_promoted_follower_still_has_the_log_that_was_not_shipped(major: u32) 
         files.keys()
     );
     // What it is told on the way never takes it past its own log.
-    engine.keep_log(beyond).await.unwrap();
+    engine.keep_log(&beyond.into()).await.unwrap();
     let slot = "SELECT restart_lsn <= pg_current_wal_flush_lsn() FROM pg_replication_slots WHERE slot_name = 'holdfast_ship'";
     assert!(cluster.sql(1).await.sql.query_one(slot, &[]).await.unwrap().get::<_, bool>(0));
 }

@@ -2,8 +2,8 @@
 
 use std::process::{Child, Stdio};
 
+use holdfast_engine::Ackers;
 use holdfast_engine::Launch;
-use holdfast_engine::postgres::SyncStandbys;
 use holdfast_engine::postgres::links::{Tls, slot_name};
 use holdfast_engine::postgres::members::RemoveError;
 use holdfast_model::{Lsn, Member, Rule};
@@ -94,9 +94,9 @@ async fn a_removed_member_is_gone_and_cannot_return(major: u32) {
     let err = session.remove_member(&gone, WAIT).await.unwrap_err();
     assert!(matches!(err, RemoveError::StillCounted { .. }), "{err:?}");
 
-    let whole = cluster.rule(1, 2, 0, Lsn::ZERO);
+    let whole = cluster.rule(1, 2, 0, &Lsn::ZERO.into());
     let voters = whole.voters.iter().filter(|voter| voter.member != gone).cloned().collect();
-    let narrow = SyncStandbys::of(&Rule { voters, ..whole });
+    let narrow = Ackers::of(&Rule { voters, ..whole });
     cluster.node(0).reload(&narrow).await;
     let err = session.remove_member(&gone, WAIT).await.unwrap_err();
     assert!(matches!(err, RemoveError::StillLetIn(_)), "{err:?}");
@@ -118,7 +118,7 @@ async fn a_removed_member_is_gone_and_cannot_return(major: u32) {
 
     // Also with its line back, until it is a member again.
     let tls = cluster.nodes[2].server.setup.tls.clone().unwrap();
-    let peer = holdfast_engine::postgres::links::Peer { member: gone.clone(), address: None, rewinds: false };
+    let peer = holdfast_engine::links::Peer { member: gone.clone(), address: None, rewinds: false };
     cluster.node(0).server.links.peers.push(peer);
     cluster.node(0).reload(&narrow).await;
     let err = identify(&conninfo(&cluster, &gone, &gone, Some(&tls))).unwrap_err();
@@ -131,10 +131,10 @@ async fn a_removed_member_is_gone_and_cannot_return(major: u32) {
 #[tokio::test]
 async fn after_a_renewal_every_walsender_is_younger_than_the_reload() {
     let mut cluster = Cluster::start(15, 2).await;
-    let rule = cluster.rule(1, 2, 0, Lsn::ZERO);
+    let rule = cluster.rule(1, 2, 0, &Lsn::ZERO.into());
     let before = walsenders(&cluster).await;
     assert_eq!(before.len(), 2);
-    let reload = cluster.node(0).reload(&SyncStandbys::of(&Rule { k: 2, ..rule })).await;
+    let reload = cluster.node(0).reload(&Ackers::of(&Rule { k: 2, ..rule })).await;
     assert_eq!(walsenders(&cluster).await, before, "a reload renews no walsender");
     let session = cluster.node(0).session().await;
     session.renew_walsenders(reload, WAIT).await.unwrap();

@@ -39,7 +39,7 @@ async fn the_timeline_is_the_term_and_a_standby_follows_across_the_gap(major: u3
     let mut cluster = bereft(major).await;
     let recruited = cluster.node(1).recruit(WAIT).await.unwrap();
     let promoted = cluster.reign(1, 8).await;
-    assert_eq!((promoted.from, promoted.start), (term(1), recruited.position));
+    assert_eq!((promoted.from, &promoted.start), (term(1), &recruited.position));
     let session = cluster.node(1).session().await;
     assert_eq!(session.status().await.unwrap().timeline, term(8));
     assert_eq!(promote(&session, &cluster.nodes[1].hands(), term(8), WAIT).await.unwrap(), promoted);
@@ -52,14 +52,14 @@ async fn the_timeline_is_the_term_and_a_standby_follows_across_the_gap(major: u3
     }
     let upstream = cluster.upstream(1, 2);
     cluster.node(2).server.links.upstream = Some(upstream);
-    cluster.node(2).reload(&holdfast_engine::postgres::SyncStandbys::Nobody).await;
+    cluster.node(2).reload(&holdfast_engine::Ackers::Nobody).await;
     let refused = async || cluster.nodes[2].server.log().contains("00000002.history");
     eventually("a follower without the placeholders is refused", refused).await;
     assert!(!cluster.nodes[2].server.log().contains("on timeline 8"), "{}", cluster.nodes[2].server.log());
 
     // Ours keeps them.
     cluster.nodes[1].hands().ensure_files(&between).await.unwrap();
-    assert_eq!(cluster.follow(1, 2).await.timeline, term(8));
+    assert_eq!(cluster.follow(1, 2).await.term, term(8));
     cluster.sql(1).await.sql.batch_execute("INSERT INTO public.t VALUES (2)").await.unwrap();
     let applied = async || cluster.nodes[2].rows().await == [1, 2];
     eventually("the follower has both rows", applied).await;
@@ -70,7 +70,7 @@ async fn the_timeline_is_the_term_and_a_standby_follows_across_the_gap(major: u3
     let found: Vec<(&str, &str)> = found.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
     assert_eq!((found.len(), dangling(&found)), (7, vec![]));
     drop(cluster.node(2).start().await);
-    assert_eq!(cluster.follow(1, 2).await.timeline, term(8));
+    assert_eq!(cluster.follow(1, 2).await.term, term(8));
 }
 
 #[tokio::test]
@@ -108,10 +108,10 @@ async fn two_candidates_never_share_a_timeline() {
     let own = Held {
         rule: Some(RuleId { term: term(2), version: 1 }),
         reign: term(2),
-        end: session.status().await.unwrap().flushed(),
+        end: session.status().await.unwrap().flushed().into(),
     };
     assert!(own.end > fork.start);
-    assert!(matches!(may_follow(own, &chain), Err(Diverged::UnknownRule { .. })));
+    assert!(matches!(may_follow(&own, &chain), Err(Diverged::UnknownRule { .. })));
     cluster.node(1).quit().await;
     cluster.nodes[1].signal_standby();
     let upstream = cluster.upstream(2, 1);
@@ -172,5 +172,5 @@ async fn a_promotion_cut_short_leaves_placeholders_that_must_go_before_the_next_
         fs::remove_file(cluster.nodes[1].data("pg_wal").join(name)).unwrap();
     }
     drop(cluster.node(1).start().await);
-    assert_eq!(cluster.follow(0, 1).await.timeline, term(1));
+    assert_eq!(cluster.follow(0, 1).await.term, term(1));
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use holdfast_engine::postgres::session::status::LogRole;
 use holdfast_engine::postgres::standby::receiver::{StopError, detach, stop};
-use holdfast_model::Lsn;
+use holdfast_model::{Lsn, Position};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use test_case::test_case;
@@ -18,8 +18,8 @@ async fn insert(cluster: &Cluster, id: i32) {
     sql.sql.execute("INSERT INTO public.t VALUES ($1)", &[&id]).await.unwrap();
 }
 
-async fn flushed(cluster: &mut Cluster) -> Lsn {
-    cluster.node(0).session().await.flushed().await.unwrap().local
+async fn flushed(cluster: &mut Cluster) -> Position {
+    cluster.node(0).session().await.flushed().await.unwrap().local.into()
 }
 
 #[test_case(15)]
@@ -46,8 +46,8 @@ async fn a_recruited_standby_acks_nothing_more(major: u32) {
     let acked = flushed(&mut cluster).await;
     let recruited = stop(&session, &cluster.nodes[1].hands(), WAIT).await.unwrap();
     assert!(recruited.position >= acked, "{recruited:?}, acked {acked}");
-    assert_eq!(recruited.rule, Some(cluster.rule(1, 1, 0, Lsn::ZERO)));
-    assert_eq!(recruited.timeline, term(1));
+    assert_eq!(recruited.rule, Some(cluster.rule(1, 1, 0, &Lsn::ZERO.into())));
+    assert_eq!(recruited.term, term(1));
     assert_eq!(cluster.nodes[1].rows().await, [1, 2, 3]);
     assert_eq!(cluster.nodes[1].hands().find(), []);
 
@@ -64,7 +64,7 @@ async fn a_recruited_standby_acks_nothing_more(major: u32) {
     eventually("the commit waits", waits).await;
     let status = session.status().await.unwrap();
     assert!(
-        matches!(status.log, LogRole::Recovery { replayed, .. } if replayed == recruited.position),
+        matches!(status.log, LogRole::Recovery { replayed, .. } if Position::from(replayed) == recruited.position),
         "{status:?}"
     );
 }
@@ -112,7 +112,7 @@ async fn all_that_was_received_is_applied_before_the_position_is_read(major: u32
     let LogRole::Recovery { replayed, .. } = session.status().await.unwrap().log else {
         panic!("not in recovery")
     };
-    assert!(replayed < acked, "the trap did not show: {replayed} is past {acked}");
+    assert!(Position::from(replayed) < acked, "the trap did not show: {replayed} is past {acked}");
 
     let recruited = stop(&session, &hands, WAIT).await.unwrap();
     assert!(recruited.position >= acked, "{recruited:?}, acked {acked}");

@@ -1,6 +1,6 @@
 //! A primary whose engine ended goes on in place, or does not: P2, and what else a plain start does.
 
-use holdfast_engine::postgres::SyncStandbys;
+use holdfast_engine::Ackers;
 use holdfast_engine::postgres::session::status::LogRole;
 use holdfast_engine::postgres::standby::STANDBY_SIGNAL;
 use holdfast_model::{ClusterId, Lsn, Member, Promise};
@@ -38,8 +38,8 @@ async fn a_crashed_primary_goes_on_in_place_and_shows_nothing_before_its_marker_
     cluster.node(0).server.ended().await;
 
     // The list is in the file before the start, the gate is closed.
-    let newest = cluster.rule(1, 1, 0, Lsn::ZERO);
-    cluster.nodes[0].server.install_with(&CLOSED, &SyncStandbys::of(&newest));
+    let newest = cluster.rule(1, 1, 0, &Lsn::ZERO.into());
+    cluster.nodes[0].server.install_with(&CLOSED, &Ackers::of(&newest));
     cluster.node(0).server.spawn();
     let mut session = cluster.node(0).session().await;
     let rules = session.newest_rules(2).await.unwrap();
@@ -52,10 +52,10 @@ async fn a_crashed_primary_goes_on_in_place_and_shows_nothing_before_its_marker_
     assert_eq!(cluster.nodes[0].rows().await, [1]);
 
     // Ours lets nobody in before a marker behind it is acked by whoever either rule asks for.
-    let resumed = change::resumed(&rules[0], status.flushed()).unwrap();
+    let resumed = change::resumed(&rules[0], status.flushed().into()).unwrap();
     let quorum = AckQuorum::of_open(&resumed, open_rules(&rules));
     let marker = session.write_rule(&resumed).await.unwrap();
-    let acked = async || session.flushed().await.unwrap().acked(&quorum).is_some_and(|acked| acked >= marker);
+    let acked = async || session.flushed().await.unwrap().holds(&quorum, &marker);
     assert!(!acked().await, "acked by nobody");
     drop(cluster.node(1).start().await);
     eventually("the marker is acked", acked).await;
@@ -73,7 +73,7 @@ async fn a_primary_that_may_not_resume_starts_as_a_standby_and_follows(major: u3
     // It ends when its follower has everything, so that nothing of its own lies beyond the fork.
     cluster.nodes[0].server.signal(Signal::SIGINT);
     cluster.node(0).server.ended().await;
-    let newest = cluster.rule(1, 1, 0, Lsn::ZERO);
+    let newest = cluster.rule(1, 1, 0, &Lsn::ZERO.into());
     let against = may_resume(&promise(&member, 3), &newest, &member, Flushing::Strong).unwrap_err();
     assert!(matches!(&against[..], [NotResumed::Promised { .. }]), "{against:?}");
     cluster.node(1).recruit(WAIT).await.unwrap();
@@ -82,7 +82,7 @@ async fn a_primary_that_may_not_resume_starts_as_a_standby_and_follows(major: u3
     // Ours.
     cluster.nodes[0].signal_standby();
     drop(cluster.node(0).start().await);
-    assert_eq!(cluster.follow(1, 0).await.timeline, term(3));
+    assert_eq!(cluster.follow(1, 0).await.term, term(3));
     cluster.sql(1).await.sql.batch_execute("INSERT INTO public.t VALUES (2)").await.unwrap();
     eventually("it has the new term's row", async || cluster.nodes[0].rows().await == [1, 2]).await;
     let newest = cluster.node(0).session().await.newest_rules(1).await.unwrap().remove(0);

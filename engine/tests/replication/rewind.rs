@@ -1,6 +1,6 @@
 //! The way back of a deposed primary.
 
-use holdfast_engine::postgres::SyncStandbys;
+use holdfast_engine::Ackers;
 use holdfast_engine::postgres::standby::STANDBY_SIGNAL;
 use holdfast_engine::postgres::standby::rewind::launch;
 use holdfast_model::RuleId;
@@ -26,8 +26,8 @@ async fn a_copy_of_a_deposed_primary_is_rewound_and_follows(major: u32) {
 
     let session = cluster.node(1).session().await;
     let chain = session.newest_rules(9).await.unwrap();
-    let own = Held { rule: Some(RuleId { term: term(1), version: 1 }), reign: term(1), end };
-    assert!(matches!(may_follow(own, &chain), Err(Diverged::PastFork { .. })));
+    let own = Held { rule: Some(RuleId { term: term(1), version: 1 }), reign: term(1), end: end.into() };
+    assert!(matches!(may_follow(&own, &chain), Err(Diverged::PastFork { .. })));
 
     let deposed = cluster.nodes[0].member.clone();
     session.checkpoint(WAIT).await.unwrap();
@@ -35,7 +35,7 @@ async fn a_copy_of_a_deposed_primary_is_rewound_and_follows(major: u32) {
 
     let source = cluster.node(1);
     source.server.links.peers[0].rewinds = true;
-    source.reload(&SyncStandbys::Nobody).await;
+    source.reload(&Ackers::Nobody).await;
     source.session().await.allow_rewind(&deposed).await.unwrap();
     let upstream = cluster.upstream(1, 0);
     let setup = &cluster.nodes[0].server.setup;
@@ -44,7 +44,7 @@ async fn a_copy_of_a_deposed_primary_is_rewound_and_follows(major: u32) {
     cluster.nodes[0].signal_standby();
     cluster.node(0).server.links.upstream = Some(upstream);
     drop(cluster.node(0).start().await);
-    assert_eq!(cluster.follow(1, 0).await.timeline, term(3));
+    assert_eq!(cluster.follow(1, 0).await.term, term(3));
     eventually("the row that nobody acked is gone", async || cluster.nodes[0].rows().await == [1]).await;
 }
 
@@ -71,7 +71,7 @@ async fn who_was_promoted_and_died_before_a_checkpoint_is_rewound_unless_it_ende
     let deposed = cluster.nodes[1].member.clone();
     let source = cluster.node(0);
     source.server.links.peers[0].rewinds = true;
-    source.reload(&SyncStandbys::Nobody).await;
+    source.reload(&Ackers::Nobody).await;
     source.session().await.allow_rewind(&deposed).await.unwrap();
     let upstream = cluster.upstream(0, 1);
 
@@ -85,6 +85,6 @@ async fn who_was_promoted_and_died_before_a_checkpoint_is_rewound_unless_it_ende
     cluster.nodes[1].signal_standby();
     cluster.node(1).server.links.upstream = Some(upstream);
     drop(cluster.node(1).start().await);
-    assert_eq!(cluster.follow(0, 1).await.timeline, term(4));
+    assert_eq!(cluster.follow(0, 1).await.term, term(4));
     eventually("the row that nobody acked is gone", async || cluster.nodes[1].rows().await == [1]).await;
 }

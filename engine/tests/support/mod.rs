@@ -14,11 +14,12 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Mutex;
 use std::time::Duration;
 
+use holdfast_engine::Ackers;
 use holdfast_engine::Launch;
 use holdfast_engine::postgres::gate::install;
 use holdfast_engine::postgres::links::Links;
 use holdfast_engine::postgres::session::Session;
-use holdfast_engine::postgres::{Deadlines, Layout, Setup, SyncStandbys, Version, argv};
+use holdfast_engine::postgres::{Deadlines, Layout, Setup, Version, argv};
 use holdfast_model::status::{Gate, GateClosed};
 use holdfast_model::{ByteCount, Incarnation, Lsn, Member, Rule, RuleId, Term, Voter, VoterKind};
 use nix::errno::Errno;
@@ -149,10 +150,10 @@ impl Server {
     }
 
     pub(crate) fn install(&self, gate: &Gate) {
-        self.install_with(gate, &SyncStandbys::Alone);
+        self.install_with(gate, &Ackers::Alone);
     }
 
-    pub(crate) fn install_with(&self, gate: &Gate, sync: &SyncStandbys) {
+    pub(crate) fn install_with(&self, gate: &Gate, sync: &Ackers) {
         let files = self.setup.files(gate, sync, &self.links).unwrap();
         install(&self.setup.layout, &files).unwrap();
     }
@@ -319,7 +320,7 @@ pub(crate) fn lone_rule(term: u32, version: u32) -> Rule {
         voters: vec![Voter { member, zone, kind: VoterKind::Full }],
         k: 0,
         previous: None,
-        start: Lsn::ZERO,
+        start: Lsn::ZERO.into(),
     }
 }
 

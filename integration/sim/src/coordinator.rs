@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use holdfast_model::status::NodeView;
-use holdfast_model::{Lsn, Member, Rule, Term, Tick};
+use holdfast_model::{Member, Position, Rule, Term, Tick};
 use holdfast_orchestrator::course::{Answer, Course, Request};
 use holdfast_orchestrator::drive::Tries;
 use holdfast_orchestrator::failover::{self, Declined, Failover, Stopped, Vote};
@@ -26,11 +26,11 @@ const LOOK_MS: u64 = 250;
 pub(crate) enum Ask {
     Vote(Member),
     Recruit(Attempt),
-    Promote(Box<Certificate<Lsn>>),
+    Promote(Box<Certificate<Position>>),
     Follow,
     Near(Member),
     Close,
-    Await(Lsn),
+    Await(Position),
     Reopen,
     Gate,
 }
@@ -39,10 +39,10 @@ pub(crate) enum Ask {
 #[derive(Debug, Clone)]
 pub(crate) enum Answered {
     Vote(Vote),
-    Recruited(Report<Lsn>),
+    Recruited(Report<Position>),
     Promoted(Rule),
     Near(bool),
-    Closed(Lsn),
+    Closed(Position),
     Holds,
     Reopened,
     Gate(Option<Term>),
@@ -272,7 +272,7 @@ impl World {
                     (Asked::Recruit, to, Ask::Recruit(attempt), WORK_MS)
                 }
                 Request::Failover(Forward::Promote { to, certificate }) => {
-                    (Asked::Promote, to, Ask::Promote(Box::new(certificate)), WORK_MS)
+                    (Asked::Promote, to, Ask::Promote(certificate), WORK_MS)
                 }
                 Request::Failover(Forward::Follow { to, .. }) => (Asked::Follow, to, Ask::Follow, WORK_MS),
                 Request::Failover(Forward::Keep { .. }) => {

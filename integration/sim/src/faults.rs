@@ -12,7 +12,7 @@ use holdfast_replication::coverage::{can_establish, revoked};
 use holdfast_replication::faults::outlook;
 
 use crate::engine::{Server, name};
-use crate::log::{Payload, Record, lsn};
+use crate::log::{Payload, Record, position};
 use crate::node::{Data, Node};
 use crate::store::{Backup, Shipped};
 use crate::world::{Event, World};
@@ -121,15 +121,15 @@ impl World {
             voters: vec![voter(0)],
             k: 0,
             previous: None,
-            start: Lsn::ZERO,
+            start: Lsn::ZERO.into(),
         }];
         let added = (1..members.len()).map(|n| Change::Add(voter(n)));
         for what in added.chain([Change::SetK(self.k)]) {
             let current = rules.last().expect("there is a first one").clone();
             // A second node of a zone stays an observer.
-            let Ok(next) = change::changed(&current, &what, lsn(rules.len())) else { continue };
+            let Ok(next) = change::changed(&current, &what, position(rules.len())) else { continue };
             rules.push(next.clone());
-            rules.extend(change::resumed(&next, lsn(rules.len())));
+            rules.extend(change::resumed(&next, position(rules.len())));
         }
         self.store.rules.insert(Term::FIRST, rules[0].clone());
         let record = |rule| Record { timeline: Term::FIRST, payload: Payload::Rule(Rc::new(rule)) };
@@ -312,7 +312,9 @@ impl World {
             let voter = rule.voters.iter().find(|voter| voter.member.node == self.nodes[node].name)?;
             Some((rule, Change::Remove(voter.member.clone())))
         });
-        if out && voter.is_some_and(|(rule, remove)| change::changed(rule, &remove, rule.start).is_err()) {
+        if out
+            && voter.is_some_and(|(rule, remove)| change::changed(rule, &remove, rule.start.clone()).is_err())
+        {
             self.counts.one("refused: to remove a member");
             return;
         }

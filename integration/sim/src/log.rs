@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use holdfast_model::{Lsn, Rule, RuleId, Term};
+use holdfast_model::{Lsn, Position, Rule, RuleId, Term};
 
 /// What a record says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,13 +39,13 @@ pub(crate) struct Log {
 }
 
 /// A number of records as a position.
-pub(crate) fn lsn(records: usize) -> Lsn {
-    Lsn::from_offset(records as u64)
+pub(crate) fn position(records: usize) -> Position {
+    Lsn::from_offset(records as u64).into()
 }
 
 /// A position as a number of records.
-pub(crate) fn records(position: Lsn) -> usize {
-    usize::try_from(position.offset()).expect("logs are short")
+pub(crate) fn records(position: &Position) -> usize {
+    usize::try_from(position.ordinal()).expect("logs are short")
 }
 
 impl Log {
@@ -131,8 +131,8 @@ impl Log {
     }
 
     /// Each term after `last` that the log is of, with where it begins.
-    pub(crate) fn reigns_after(&self, last: Term) -> Vec<(Term, Lsn)> {
-        let begins = self.begins.iter().map(|at| (self.records[*at].timeline, lsn(*at)));
+    pub(crate) fn reigns_after(&self, last: Term) -> Vec<(Term, Position)> {
+        let begins = self.begins.iter().map(|at| (self.records[*at].timeline, position(*at)));
         begins.filter(|(term, _)| *term > last).collect()
     }
 

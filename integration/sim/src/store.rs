@@ -54,10 +54,12 @@ impl Store {
     }
 
     /// Creates the rule of a term; the one that is there when it is another. What a chain is made of is compared.
-    pub(crate) fn put_rule(&mut self, rule: &Rule) -> Result<(), Rule> {
-        let of = |rule: &Rule| (rule.primary.clone(), rule.previous.map(|id| id.term), rule.start);
+    pub(crate) fn put_rule(&mut self, rule: &Rule) -> Result<(), Box<Rule>> {
         let there = self.rules.entry(rule.id.term).or_insert_with(|| rule.clone());
-        if of(there) == of(rule) { Ok(()) } else { Err(there.clone()) }
+        let before = |rule: &Rule| rule.previous.map(|id| id.term);
+        let same =
+            there.primary == rule.primary && before(there) == before(rule) && there.start == rule.start;
+        if same { Ok(()) } else { Err(Box::new(there.clone())) }
     }
 
     /// The reigns that led to `newest`, oldest first.
@@ -65,7 +67,7 @@ impl Store {
         let (mut reigns, mut want, mut end) = (vec![], newest, None);
         loop {
             let rule = self.rules.get(&want)?;
-            let start = records(rule.start);
+            let start = records(&rule.start);
             reigns.push(Reign { term: want, start, end });
             let Some(previous) = rule.previous else { break };
             if previous.term >= want {

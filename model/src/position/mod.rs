@@ -32,6 +32,11 @@ pub enum ParsePositionError {
     Gtids(#[from] ParseGtidError),
 }
 
+/// A position of another engine, where Postgres alone is meant.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("position '{0}' is not one of Postgres")]
+pub struct NotAnLsn(pub Position);
+
 /// How far a log goes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -50,6 +55,15 @@ impl Position {
         match self {
             Self::Lsn(lsn) => lsn.offset(),
             Self::Gtids(set) => set.count(),
+        }
+    }
+
+    /// Before any log of the same engine.
+    #[must_use]
+    pub const fn origin(&self) -> Self {
+        match self {
+            Self::Lsn(_) => Self::Lsn(Lsn::ZERO),
+            Self::Gtids(_) => Self::Gtids(GtidSet::EMPTY),
         }
     }
 
@@ -85,6 +99,12 @@ impl PartialOrd for Position {
 impl From<Lsn> for Position {
     fn from(lsn: Lsn) -> Self {
         Self::Lsn(lsn)
+    }
+}
+impl TryFrom<&Position> for Lsn {
+    type Error = NotAnLsn;
+    fn try_from(position: &Position) -> Result<Self, Self::Error> {
+        position.lsn().ok_or_else(|| NotAnLsn(position.clone()))
     }
 }
 impl From<GtidSet> for Position {
@@ -149,5 +169,9 @@ mod tests {
         assert!(matches!("0:x".parse::<Position>(), Err(ParsePositionError::Gtids(_))));
         let json = serde_json::to_string(&set).unwrap();
         assert_eq!(serde_json::from_str::<Position>(&json).unwrap(), set);
+        assert!(set > set.origin() && lsn > lsn.origin());
+        assert_eq!(Lsn::try_from(&lsn), Ok(Lsn::from_offset(0x16B_3748)));
+        let refused = Lsn::try_from(&set).unwrap_err().to_string();
+        assert_eq!(refused, format!("position '{UUID}:1-5' is not one of Postgres"));
     }
 }

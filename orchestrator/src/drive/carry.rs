@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use holdfast_model::{Lsn, Member};
+use holdfast_model::{Member, Position};
 use holdfast_replication::promise::Attempt;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::task::TaskTracker;
@@ -143,7 +143,7 @@ async fn carried(members: Arc<dyn Members>, request: Request, attempt: Attempt) 
             (to, Some(Answer::Closed(closed)))
         }
         Request::Await { to, position } => {
-            let holds = members.await_position(&to, position).await;
+            let holds = members.await_position(&to, &position).await;
             (to, Some(Answer::Holds(holds)))
         }
         Request::Reopen { to } => {
@@ -159,9 +159,9 @@ async fn carried(members: Arc<dyn Members>, request: Request, attempt: Attempt) 
 
 async fn carried_forward(
     members: Arc<dyn Members>,
-    request: failover::Request<Lsn>,
+    request: failover::Request<Position>,
     attempt: Attempt,
-) -> (Member, Option<failover::Answer<Lsn>>) {
+) -> (Member, Option<failover::Answer<Position>>) {
     use failover::{Answer, Request};
     match request {
         Request::AskVote { to, primary } => {

@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_model::step::{self, Step, coordinate};
-use holdfast_model::{Lsn, Member, Rule, Tick};
+use holdfast_model::{Member, Position, Rule, Tick};
 use holdfast_replication::choose::Certificate;
 use holdfast_replication::promise::{Attempt, Refused};
 use serde::{Deserialize, Serialize};
@@ -77,7 +77,7 @@ impl Tries {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Opened {
     /// On what grounds.
-    pub certificate: Certificate<Lsn>,
+    pub certificate: Certificate<Position>,
     /// Its first rule.
     pub rule: Rule,
     /// How many attempts it took.
@@ -246,14 +246,14 @@ impl Driver {
         mut order: failover::Order,
         pace: failover::Pace,
         tries: Tries,
-        mut end: failover::End<Lsn>,
+        mut end: failover::End<Position>,
         mut took: Took,
     ) -> Result<Opened, Failed> {
         let mut tried = 1;
         loop {
             let stopped = match end {
                 failover::End::Opened { certificate, rule } => {
-                    return Ok(Opened { certificate, rule, tries: tried, took });
+                    return Ok(Opened { certificate: *certificate, rule, tries: tried, took });
                 }
                 failover::End::Stopped(stopped) => stopped,
             };
@@ -296,7 +296,7 @@ impl Driver {
         order: &failover::Order,
         pace: failover::Pace,
         took: &mut Took,
-    ) -> failover::End<Lsn> {
+    ) -> failover::End<Position> {
         let (failover, requests) = Failover::begin(order.clone(), pace, (self.clock)());
         let requests = requests.into_iter().map(Request::Failover).collect();
         let end = match self.run(Course::Failover(Box::new(failover)), requests, order.attempt, took).await {

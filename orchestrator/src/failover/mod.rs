@@ -94,7 +94,7 @@ pub enum Request<P> {
         /// Whom.
         to: Member,
         /// On what grounds.
-        certificate: Certificate<P>,
+        certificate: Box<Certificate<P>>,
     },
     /// To receive from the new primary.
     Follow {
@@ -106,7 +106,7 @@ pub enum Request<P> {
     /// To be kept in the repository. Nothing waits for it.
     Keep {
         /// What.
-        certificate: Certificate<P>,
+        certificate: Box<Certificate<P>>,
     },
 }
 
@@ -218,8 +218,10 @@ impl<P: PartialOrd + Clone> Failover<P> {
             (Phase::Opening(opening), Answer::Opened(term))
                 if opening.certificate.chosen == *from && term == self.order.attempt.term =>
             {
-                let end =
-                    End::Opened { certificate: opening.certificate.clone(), rule: opening.rule.clone() };
+                let end = End::Opened {
+                    certificate: Box::new(opening.certificate.clone()),
+                    rule: opening.rule.clone(),
+                };
                 return self.enter(Phase::Ended(end), now);
             }
             (
@@ -334,7 +336,7 @@ impl<P: PartialOrd + Clone> Failover<P> {
         self.phase = phase;
         let mut requests = self.unanswered();
         if let Phase::Promoting(Promoting { certificate }) = &self.phase {
-            requests.push(Request::Keep { certificate: certificate.clone() });
+            requests.push(Request::Keep { certificate: Box::new(certificate.clone()) });
         }
         requests
     }
@@ -353,7 +355,10 @@ impl<P: PartialOrd + Clone> Failover<P> {
                 .map(|to| Request::Recruit { to, attempt: self.order.attempt })
                 .collect(),
             Phase::Promoting(Promoting { certificate }) => {
-                vec![Request::Promote { to: certificate.chosen.clone(), certificate: certificate.clone() }]
+                vec![Request::Promote {
+                    to: certificate.chosen.clone(),
+                    certificate: Box::new(certificate.clone()),
+                }]
             }
             Phase::Opening(opening) => voters
                 .filter(|to| *to != opening.certificate.chosen)

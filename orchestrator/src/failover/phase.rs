@@ -92,7 +92,7 @@ pub enum End<P> {
     /// Another primary serves.
     Opened {
         /// On what grounds.
-        certificate: Certificate<P>,
+        certificate: Box<Certificate<P>>,
         /// Its first rule.
         rule: Rule,
     },

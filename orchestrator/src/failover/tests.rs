@@ -69,7 +69,7 @@ impl Node {
     fn promoted(&mut self, certificate: &Certificate<u64>) -> Result<Rule, Declined> {
         promise::promote(self.standing(), certificate.attempt)?;
         if self.rules[0].id.term < certificate.attempt.term {
-            let start = Lsn::from_offset(self.end);
+            let start = Lsn::from_offset(self.end).into();
             let rule = change::promoted(&certificate.rule, &self.member, certificate.attempt.term, start);
             self.rules.insert(0, rule);
             self.end += 1;

@@ -43,7 +43,8 @@ fn answer(request: &Request<u64>, trouble: Trouble) -> Option<(Member, Answer<u6
             (to, Answer::Failover(Told::Recruited(Ok(report))))
         }
         Request::Failover(Asked::Promote { to, certificate }) => {
-            let first = change::promoted(&certificate.rule, to, ATTEMPT.term, holdfast_model::Lsn::ZERO);
+            let first =
+                change::promoted(&certificate.rule, to, ATTEMPT.term, holdfast_model::Lsn::ZERO.into());
             (to, Answer::Failover(Told::Promoted(Ok(first))))
         }
         Request::Failover(Asked::Follow { rule, .. }) => {
@@ -79,7 +80,7 @@ fn run(order: Order, trouble: Trouble) -> (Vec<Request<u64>>, End<u64>) {
 fn opened(end: End<u64>) -> (Certificate<u64>, Rule) {
     let End::Failover(end) = end else { panic!("{end:?}") };
     let failover::End::Opened { certificate, rule } = *end else { panic!("{end:?}") };
-    (certificate, rule)
+    (*certificate, rule)
 }
 
 fn recruits(asked: &[Request<u64>]) -> usize {

@@ -1,6 +1,6 @@
 //! What members ask of one another, and what they answer.
 
-use holdfast_model::Lsn;
+use holdfast_model::Position;
 use holdfast_replication::account::{DiscardedTail, LossCertificate};
 use holdfast_replication::choose::{Certificate, Report};
 use holdfast_replication::promise::Attempt;
@@ -24,7 +24,7 @@ impl Wire for Attempt {
     }
 }
 
-impl Wire for Report<Lsn> {
+impl Wire for Report<Position> {
     type Message = v1::Report;
 
     fn to_wire(&self) -> v1::Report {
@@ -45,7 +45,7 @@ impl Wire for Report<Lsn> {
     }
 }
 
-impl Wire for Certificate<Lsn> {
+impl Wire for Certificate<Position> {
     type Message = v1::Certificate;
 
     fn to_wire(&self) -> v1::Certificate {

@@ -103,8 +103,8 @@ impl Wire for LogView {
 
     fn to_wire(&self) -> v1::LogView {
         v1::LogView {
-            shipped: self.shipped.map(|lsn| lsn.to_string()),
-            acked: self.acked.map(|lsn| lsn.to_string()),
+            shipped: self.shipped.as_ref().map(ToString::to_string),
+            acked: self.acked.as_ref().map(ToString::to_string),
             failing: self.failing.clone(),
             running: self.running,
         }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use holdfast_model::peer::{Part, PeerSaid, PeerView};
-use holdfast_model::{Lsn, Member};
+use holdfast_model::{Member, Position};
 
 use super::{Reader, Wire};
 use crate::v1;
@@ -56,12 +56,12 @@ impl Wire for Part {
     }
 }
 
-fn stream_to_wire((member, flushed): (&Member, &Lsn)) -> part::Stream {
+fn stream_to_wire((member, flushed): (&Member, &Position)) -> part::Stream {
     part::Stream { member: member.to_string(), flushed: flushed.to_string() }
 }
 
 /// One end of a stream, before it is known that no member is listed twice.
-struct Stream(Member, Lsn);
+struct Stream(Member, Position);
 
 impl Wire for Stream {
     type Message = part::Stream;
@@ -77,7 +77,7 @@ impl Wire for Stream {
     }
 }
 
-fn read_streams(reader: &mut Reader, messages: Vec<part::Stream>) -> Option<BTreeMap<Member, Lsn>> {
+fn read_streams(reader: &mut Reader, messages: Vec<part::Stream>) -> Option<BTreeMap<Member, Position>> {
     let mut streams = BTreeMap::new();
     for Stream(member, flushed) in reader.list("streams", messages)? {
         if streams.contains_key(&member) {
@@ -125,8 +125,8 @@ impl Wire for PeerSaid {
             promised: self.promised.map(holdfast_model::Term::number),
             gate: Some(self.gate.to_wire()),
             part: Some(self.part.to_wire()),
-            flushed: self.flushed.map(|lsn| lsn.to_string()),
-            shipped: self.shipped.map(|lsn| lsn.to_string()),
+            flushed: self.flushed.as_ref().map(ToString::to_string),
+            shipped: self.shipped.as_ref().map(ToString::to_string),
         }
     }
 

@@ -1,6 +1,6 @@
 //! What members ask of one another, on behalf of whoever coordinates.
 
-use holdfast_model::{Lsn, Member, Rule};
+use holdfast_model::{Member, Position, Rule};
 use holdfast_replication::choose::Certificate;
 use holdfast_replication::promise::Attempt;
 
@@ -39,7 +39,7 @@ pub struct Promote {
     /// Whom it is for.
     pub target: Target,
     /// On what grounds; whether they hold is the receiver's to compute.
-    pub certificate: Certificate<Lsn>,
+    pub certificate: Certificate<Position>,
 }
 
 /// Receive from the primary of a rule.
@@ -66,7 +66,7 @@ pub struct AwaitPosition {
     /// Whom it is for.
     pub target: Target,
     /// Up to here.
-    pub position: Lsn,
+    pub position: Position,
 }
 
 /// As the primary: let clients in again after [`Close`].

@@ -7,8 +7,8 @@ use holdfast_model::status::{
 };
 use holdfast_model::volume::{DeviceId, DeviceVerdict, DiskHealth, Space, Verdict, VolumeIdentity};
 use holdfast_model::{
-    ByteCount, ClusterId, ClusterName, Incarnation, Lsn, Member, NodeName, Promise, Rule, RuleId, Term, Tick,
-    Voter, VoterKind, Zone,
+    ByteCount, ClusterId, ClusterName, Incarnation, Lsn, Member, NodeName, Position, Promise, Rule, RuleId,
+    Term, Tick, Voter, VoterKind, Zone,
 };
 use holdfast_replication::choose::{Certificate, Report};
 use holdfast_replication::promise::Attempt;
@@ -36,8 +36,16 @@ fn term() -> impl Strategy<Value = Term> {
     (1_u32..).prop_map(|number| Term::new(number).unwrap())
 }
 
-fn lsn() -> impl Strategy<Value = Lsn> {
-    any::<u64>().prop_map(Lsn::from_offset)
+fn position() -> impl Strategy<Value = Position> {
+    let set = |count| {
+        let text = if count == 0 {
+            String::new()
+        } else {
+            format!("3e11fa47-71ca-11e1-9e33-c80aa9429562:1-{count}")
+        };
+        Position::Gtids(text.parse().unwrap())
+    };
+    prop_oneof![any::<u64>().prop_map(|offset| Lsn::from_offset(offset).into()), (0..9_u32).prop_map(set)]
 }
 
 fn tick() -> impl Strategy<Value = Tick> {
@@ -150,7 +158,7 @@ fn engine() -> impl Strategy<Value = EngineView> {
         (any::<u32>(), option::of(tick()))
             .prop_map(|(crashes, since)| EngineView::Stopped { crashes, since }),
         (any::<i32>(), tick()).prop_map(|(pid, since)| EngineView::Starting { pid, since }),
-        (any::<i32>(), text(), any::<bool>(), term(), lsn()).prop_map(
+        (any::<i32>(), text(), any::<bool>(), term(), position()).prop_map(
             |(pid, version, in_recovery, timeline, flushed)| EngineView::Running {
                 pid,
                 version,
@@ -188,7 +196,7 @@ fn rule_id() -> impl Strategy<Value = RuleId> {
 fn rule() -> impl Strategy<Value = Rule> {
     let kind = prop::sample::select(vec![VoterKind::Full, VoterKind::Log]);
     let voter = (member(), zone(), kind).prop_map(|(member, zone, kind)| Voter { member, zone, kind });
-    (rule_id(), member(), vec(voter, 0..4), any::<u32>(), option::of(rule_id()), lsn()).prop_map(
+    (rule_id(), member(), vec(voter, 0..4), any::<u32>(), option::of(rule_id()), position()).prop_map(
         |(id, primary, voters, k, previous, start)| Rule { id, primary, voters, k, previous, start },
     )
 }
@@ -215,7 +223,7 @@ fn repository() -> impl Strategy<Value = RepositoryView> {
 }
 
 fn log() -> impl Strategy<Value = LogView> {
-    (any::<bool>(), option::of(lsn()), option::of(lsn()), option::of(text()))
+    (any::<bool>(), option::of(position()), option::of(position()), option::of(text()))
         .prop_map(|(running, shipped, acked, failing)| LogView { running, shipped, acked, failing })
 }
 
@@ -257,7 +265,7 @@ fn operation() -> impl Strategy<Value = Operation> {
 }
 
 fn part() -> impl Strategy<Value = Part> {
-    let streams = proptest::collection::btree_map(member(), lsn(), 0..4);
+    let streams = proptest::collection::btree_map(member(), position(), 0..4);
     let lends = proptest::collection::btree_set(member(), 0..3);
     prop_oneof![
         Just(Part::None),
@@ -276,7 +284,7 @@ fn part() -> impl Strategy<Value = Part> {
 
 fn peer() -> impl Strategy<Value = PeerView> {
     let (who, held) = ((option::of(member()), gate(), part()), (option::of(rule()), option::of(term())));
-    let said = (who, held, option::of(lsn()), option::of(lsn())).prop_map(
+    let said = (who, held, option::of(position()), option::of(position())).prop_map(
         |((member, gate, part), (rule, promised), flushed, shipped)| PeerSaid {
             member,
             rule,
@@ -295,11 +303,11 @@ pub(crate) fn attempt() -> impl Strategy<Value = Attempt> {
     (term(), any::<u128>()).prop_map(|(term, id)| Attempt { term, id })
 }
 
-pub(crate) fn certificate() -> impl Strategy<Value = Certificate<Lsn>> {
-    let report = (member(), vec(rule(), 0..3), lsn(), option::of(term())).prop_map(
+pub(crate) fn certificate() -> impl Strategy<Value = Certificate<Position>> {
+    let report = (member(), vec(rule(), 0..3), position(), option::of(term())).prop_map(
         |(member, rules, position, promised_before)| Report { member, rules, position, promised_before },
     );
-    let choice = (vec(member(), 0..3), member(), lsn());
+    let choice = (vec(member(), 0..3), member(), position());
     (attempt(), vec(report, 0..3), rule(), choice).prop_map(
         |(attempt, reports, rule, (absent, chosen, position))| Certificate {
             attempt,

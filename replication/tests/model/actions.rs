@@ -119,7 +119,7 @@ impl Protocol {
         let voters: Vec<Voter> = ids.map(|id| self.voter(id)).collect();
         let id = RuleId { term: Term::FIRST, version: 1 };
         let primary = voters[0].member.clone();
-        Rule { id, primary, voters, k: self.bounds.k, previous: None, start: Lsn::ZERO }
+        Rule { id, primary, voters, k: self.bounds.k, previous: None, start: Lsn::ZERO.into() }
     }
 }
 

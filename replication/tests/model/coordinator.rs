@@ -10,7 +10,7 @@ use holdfast_replication::coverage;
 use holdfast_replication::promise::{self, Promised};
 
 use super::actions::{Naive, Protocol};
-use super::nodes::{attempt, is_own, lsn};
+use super::nodes::{attempt, is_own, position};
 use super::rules::{RuleRef, id, member};
 use super::state::{Cluster, Coordinator, Id, Pledge, Role, Told};
 
@@ -117,8 +117,12 @@ impl Protocol {
         if begun {
             return None;
         }
-        let rule =
-            change::promoted(&self.rules.get(newest), member(chosen), attempt(pledge).term, lsn(own.end()));
+        let rule = change::promoted(
+            &self.rules.get(newest),
+            member(chosen),
+            attempt(pledge).term,
+            position(own.end()),
+        );
         let rule = self.rules.number(&rule);
         self.reign(&mut state.nodes[node], rule, &others);
         Some(())

@@ -2,9 +2,9 @@
 
 use std::sync::{Arc, LazyLock};
 
-use holdfast_model::{ClusterId, Lsn, Member, Promise, Rule, RuleId, Term};
+use holdfast_model::{ClusterId, Lsn, Member, Position, Promise, Rule, RuleId, Term};
 use holdfast_replication::chain::{self, Held};
-use holdfast_replication::change::{self, Change, Seen, Step as ChangeStep, Underway};
+use holdfast_replication::change::{self, Change, Marker, Seen, Step as ChangeStep, Underway};
 use holdfast_replication::promise::{self, Attempt, Promised, Standing};
 use holdfast_replication::quorum::AckQuorum;
 use holdfast_replication::resume::{Flushing, may_resume};
@@ -13,8 +13,8 @@ use super::actions::{Naive, Protocol};
 use super::rules::{RuleRef, id, member};
 use super::state::{Changing, Cluster, Entry, Id, Node, Pledge, Reign, Role, Sent, get, put};
 
-pub(crate) fn lsn(end: u8) -> Lsn {
-    Lsn::from_offset(u64::from(end))
+pub(crate) fn position(end: u8) -> Position {
+    Lsn::from_offset(u64::from(end)).into()
 }
 
 pub(crate) fn attempt(pledge: Pledge) -> Attempt {
@@ -51,6 +51,12 @@ impl Protocol {
     /// How far the log of a primary is acked.
     pub(crate) fn acked(&self, node: &Node, reign: &Reign) -> Option<u8> {
         self.rules.quorum(&reign.in_force).acked(node.end(), |member| get(&reign.seen, id(member)))
+    }
+
+    /// Whether what lies before `marker` is seen acked there.
+    fn is_acked(&self, node: &Node, reign: &Reign, marker: u8) -> bool {
+        let quorum = self.rules.quorum(&reign.in_force);
+        quorum.holds(marker, node.end(), |member| get(&reign.seen, id(member)))
     }
 
     /// The engine answers clients by itself, as soon as enough is acked.
@@ -105,21 +111,29 @@ impl Protocol {
     pub(crate) fn look(&self, state: &mut Cluster, node: usize) -> Option<()> {
         let own = &state.nodes[node];
         let reign = own.reign().filter(|reign| !reign.open || reign.changing.is_some())?;
-        let acked = self.acked(own, reign);
+        let due = match (reign.open, reign.changing) {
+            (true, Some(changing)) => changing.marker,
+            (true, None) | (false, _) => Some(reign.marker),
+        };
+        let marker = match due {
+            None => Marker::Due,
+            Some(due) if self.is_acked(own, reign, due) => Marker::Acked,
+            Some(_) => Marker::Written,
+        };
         let in_force = self.rules.quorum(&reign.in_force);
         let (newest, end) = (own.rules().next()?, own.end());
         let reign = state.nodes[node].reign_mut()?;
         if !reign.open {
-            acked.filter(|acked| *acked >= reign.marker)?;
+            if marker != Marker::Acked {
+                return None;
+            }
             reign.open = true;
             reign.in_force = vec![newest];
         } else if let Some(changing) = reign.changing {
             let rule = |rule| (*self.rules.get(rule)).clone();
             let underway = Underway { from: rule(changing.from), to: rule(changing.to) };
             let new = AckQuorum::of(&underway.to);
-            let seen =
-                Seen { in_force: Some(&in_force), marker: changing.marker.map(lsn), acked: acked.map(lsn) };
-            match underway.next(seen) {
+            match underway.next(Seen { in_force: Some(&in_force), marker }) {
                 ChangeStep::Enforce(quorum) if quorum == new && changing.marker.is_some() => {
                     reign.in_force = vec![changing.to];
                 }
@@ -153,7 +167,7 @@ impl Protocol {
         let pledge = Pledge { term, attempt: 0 };
         let promised = promise::follow(stand.as_standing(), rule, attempt(pledge)).ok()?;
         let reign = stand.last_rule.map_or(Term::FIRST, |rule| rule.term);
-        chain::may_follow(Held { rule: stand.last_rule, reign, end: lsn(own_end) }, &chain).ok()?;
+        chain::may_follow(&Held { rule: stand.last_rule, reign, end: position(own_end) }, &chain).ok()?;
         put(&mut state.nodes[primary].reign_mut()?.targets, own_id, end);
         let own = &mut state.nodes[node];
         if promised != Promised::Already {
@@ -206,7 +220,7 @@ impl Protocol {
             return;
         }
         let own = &state.nodes[node];
-        let resumed = self.rules.number(&change::resumed(&rule, lsn(own.end())).unwrap());
+        let resumed = self.rules.number(&change::resumed(&rule, position(own.end())).unwrap());
         let before: Vec<RuleRef> = own.rules().take(2).collect();
         self.reign(&mut state.nodes[node], resumed, &before);
     }
@@ -277,7 +291,7 @@ impl Protocol {
         let end = state.nodes[node].end();
         let reign = state.nodes[node].reign()?;
         let from = reign.in_force[0];
-        let mut to = change::changed(&self.rules.get(from), change, lsn(end)).ok()?;
+        let mut to = change::changed(&self.rules.get(from), change, position(end)).ok()?;
         if self.is(Naive::TermsByChange) {
             to.id = RuleId { term: to.id.term.next().unwrap(), version: 1 };
         }

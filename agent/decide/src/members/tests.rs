@@ -22,7 +22,7 @@ fn rule(term: u32, primary: &Member, voters: &[Member], k: u32) -> Rule {
         voters: voters.iter().map(voter).collect(),
         k,
         previous: None,
-        start: Lsn::ZERO,
+        start: Lsn::ZERO.into(),
     }
 }
 
@@ -41,7 +41,7 @@ fn peer(member: &Member, rule: Option<Rule>, part: Part) -> PeerView {
 }
 
 fn writes(streams: &[&Member]) -> Part {
-    let streams = streams.iter().map(|member| ((*member).clone(), Lsn::ZERO)).collect();
+    let streams = streams.iter().map(|member| ((*member).clone(), Lsn::ZERO.into())).collect();
     Part::Writes { streams, change: None, lends: BTreeSet::new() }
 }
 
@@ -104,15 +104,15 @@ fn log_is_kept_from_where_the_primary_that_is_followed_has_not_shipped() {
         let mut peer = peer(&b, Some(rule.clone()), writes(&[&a]));
         peer.heard_ms = Some(heard_ms);
         if let Some(said) = &mut peer.said {
-            said.shipped = Some(Lsn::from_offset(5 * SEGMENT + 70));
+            said.shipped = Some(Lsn::from_offset(5 * SEGMENT + 70).into());
         }
         keeps_log_from(&NodeView { repository, ..view(Some(rule.clone()), part, vec![peer]) })
     };
     let away = || RepositoryView::Unreachable { why: String::new() };
-    assert_eq!(told(follows(&b), away(), 100), Some(Lsn::from_offset(5 * SEGMENT)));
-    assert_eq!(told(follows(&b), away(), STALE_MS), Some(Lsn::ZERO));
-    assert_eq!(told(follows(&member("b", 2)), away(), 100), Some(Lsn::ZERO));
-    assert_eq!(told(Part::Recruited { term: Term::FIRST }, away(), 100), Some(Lsn::ZERO));
+    assert_eq!(told(follows(&b), away(), 100), Some(Lsn::from_offset(5 * SEGMENT).into()));
+    assert_eq!(told(follows(&b), away(), STALE_MS), Some(Lsn::ZERO.into()));
+    assert_eq!(told(follows(&member("b", 2)), away(), 100), Some(Lsn::ZERO.into()));
+    assert_eq!(told(Part::Recruited { term: Term::FIRST }, away(), 100), Some(Lsn::ZERO.into()));
     assert_eq!(told(follows(&b), RepositoryView::Disabled, 100), None);
 }
 
@@ -180,7 +180,7 @@ fn promised(term: u32) -> Option<Promise> {
 
 fn running(in_recovery: bool, timeline: u32) -> EngineView {
     let timeline = Term::new(timeline).unwrap();
-    EngineView::Running { pid: 1, version: "15".into(), in_recovery, timeline, flushed: Lsn::ZERO }
+    EngineView::Running { pid: 1, version: "15".into(), in_recovery, timeline, flushed: Lsn::ZERO.into() }
 }
 
 fn actions(view: &NodeView) -> Vec<Action> {

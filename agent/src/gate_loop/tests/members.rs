@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use holdfast_engine::postgres::SyncStandbys;
-use holdfast_engine::postgres::links::Upstream;
+use holdfast_engine::Ackers;
+use holdfast_engine::links::Upstream;
 use holdfast_model::RuleId;
 use holdfast_model::peer::Part;
 use holdfast_replication::change::Change;
@@ -31,7 +31,7 @@ fn changing(change: Change) -> GateOrders {
 
 fn attached(world: &mut World, member: &Member, flushed: u64) {
     world.gate.engine.attached.insert(member.clone(), 1);
-    world.gate.engine.flushed.standbys.insert(member.clone(), Lsn::from_offset(flushed));
+    world.gate.engine.flushed.standbys.insert(member.clone(), Lsn::from_offset(flushed).into());
 }
 
 const FAR: u64 = 1 << 20;
@@ -69,7 +69,7 @@ async fn with_a_voter() -> World {
     world.settle(&changing(Change::Add(voter("b", 1)))).await;
     world.settle(&changing(Change::SetK(1))).await;
     let rule = world.gate.engine.rules.last().cloned().unwrap();
-    assert_eq!((rule.k, world.gate.engine.sync.clone()), (1, SyncStandbys::of(&rule)));
+    assert_eq!((rule.k, world.gate.engine.sync.clone()), (1, Ackers::of(&rule)));
     world
 }
 
@@ -101,14 +101,14 @@ async fn a_removed_member_is_expelled_before_the_rule_without_it_is_written() {
     let before = world.gate.engine.rules.len();
     let remove = GateOrders { change: Some(Change::Remove(named("b", 1))), ..orders() };
     // Nobody acks: the list is narrow and the member gone, and the marker waits.
-    world.gate.engine.flushed.standbys.insert(named("c", 1), Lsn::from_offset(1));
+    world.gate.engine.flushed.standbys.insert(named("c", 1), Lsn::from_offset(1).into());
     world.settle(&remove).await;
     assert!(!world.gate.engine.attached.contains_key(&named("b", 1)));
     assert_eq!(world.gate.engine.rules.len(), before + 1);
-    let narrow = SyncStandbys::AnyOf { k: 1, members: [named("c", 1)].into() };
+    let narrow = Ackers::AnyOf { k: 1, members: [named("c", 1)].into() };
     assert_eq!(world.gate.engine.sync, narrow);
     assert!(matches!(part(&world), Part::Writes { change: Some(_), .. }), "{:?}", part(&world));
-    world.gate.engine.flushed.standbys.insert(named("c", 1), Lsn::from_offset(FAR));
+    world.gate.engine.flushed.standbys.insert(named("c", 1), Lsn::from_offset(FAR).into());
     assert_eq!(world.settle(&orders()).await, OPEN);
     assert!(matches!(part(&world), Part::Writes { change: None, .. }), "{:?}", part(&world));
 }
@@ -117,13 +117,13 @@ async fn a_removed_member_is_expelled_before_the_rule_without_it_is_written() {
 async fn a_widened_list_is_in_force_only_after_its_marker_is_acked() {
     let mut world = with_a_voter().await;
     attached(&mut world, &named("c", 1), FAR);
-    world.gate.engine.flushed.standbys.insert(named("b", 1), Lsn::from_offset(1));
+    world.gate.engine.flushed.standbys.insert(named("b", 1), Lsn::from_offset(1).into());
     let admit = [named("c", 1)].into();
     let add = GateOrders { admit, change: Some(Change::Add(voter("c", 1))), ..orders() };
     world.settle(&add).await;
     world.settle(&add).await;
     assert_eq!(world.gate.engine.rules.last().unwrap().voters.len(), 3, "written");
-    let narrow = SyncStandbys::AnyOf { k: 1, members: [named("b", 1)].into() };
+    let narrow = Ackers::AnyOf { k: 1, members: [named("b", 1)].into() };
     assert_eq!(world.gate.engine.sync, narrow, "and not in force: only b may ack it");
 }
 
@@ -137,7 +137,7 @@ async fn standby() -> (World, GateOrders) {
         primary: named("b", 1),
         voters: vec![voter("a", 1), voter("b", 1)],
         previous: Some(first.id),
-        start: Lsn::from_offset(FAR),
+        start: Lsn::from_offset(FAR).into(),
         ..first.clone()
     };
     world.gate.engine.recovers = true;
@@ -175,15 +175,15 @@ async fn a_follower_keeps_log_that_is_not_shipped() {
     let (mut world, orders) = standby().await;
     world.settle(&orders).await;
     assert_eq!(world.gate.engine.keeps_from, None, "nothing is shipped anywhere");
-    let keeps = |from| GateOrders { keep_log: Some(Lsn::from_offset(from)), ..orders.clone() };
+    let keeps = |from| GateOrders { keep_log: Some(Lsn::from_offset(from).into()), ..orders.clone() };
     world.settle(&keeps(0)).await;
-    assert_eq!(world.gate.engine.keeps_from, Some(Lsn::ZERO));
+    assert_eq!(world.gate.engine.keeps_from, Some(Lsn::ZERO.into()));
     world.settle(&keeps(70)).await;
-    assert_eq!(world.gate.engine.keeps_from, Some(Lsn::from_offset(70)));
+    assert_eq!(world.gate.engine.keeps_from, Some(Lsn::from_offset(70).into()));
     // A base that was restored brings nothing along.
     world.gate.engine.keeps_from = None;
     world.settle(&GateOrders { process: process(3), ..keeps(70) }).await;
-    assert_eq!(world.gate.engine.keeps_from, Some(Lsn::from_offset(70)));
+    assert_eq!(world.gate.engine.keeps_from, Some(Lsn::from_offset(70).into()));
 }
 
 #[tokio::test]
@@ -197,7 +197,7 @@ async fn a_follow_that_broke_is_asked_for_again() {
 #[tokio::test]
 async fn a_diverged_member_does_not_follow() {
     let (mut world, orders) = standby().await;
-    world.gate.engine.flushed.local = Lsn::from_offset(FAR + 1);
+    world.gate.engine.flushed.local = Lsn::from_offset(FAR + 1).into();
     world.settle(&orders).await;
     assert!(matches!(part(&world), Part::Diverged { .. }), "{:?}", part(&world));
     assert_eq!(world.gate.engine.upstream, None);
@@ -291,7 +291,7 @@ async fn a_stream_that_an_earlier_agent_began_goes_on() {
     let (mut world, orders) = standby().await;
     world.gate.engine.upstream = orders.follow.as_ref().map(|order| order.upstream.clone());
     // To be recruited it would have to be asked.
-    world.gate.engine.flushed.local = Lsn::from_offset(FAR + 1);
+    world.gate.engine.flushed.local = Lsn::from_offset(FAR + 1).into();
     world.settle(&GateOrders { fresh: false, ..orders }).await;
     assert!(follows(&world), "{:?}", part(&world));
 }
@@ -323,7 +323,7 @@ async fn a_reign_without_a_rule_gets_it_with_the_next_one() {
     // Its process ends before the rule is written, with log of the new term behind it.
     let engine = &mut world.gate.engine;
     engine.recovers = true;
-    engine.flushed.local = left.plus(64);
+    engine.flushed.local = Lsn::from_offset(left.ordinal() + 64).into();
     let still = GateOrders { process: process(2), member: Some(membership(5)), ..still };
     world.settle(&still).await;
     let term = Term::new(5).unwrap();
@@ -331,8 +331,8 @@ async fn a_reign_without_a_rule_gets_it_with_the_next_one() {
     world.gate.promote(&member(), term, &still).await.unwrap();
     let reigns = Membership { reign: Some(term), ..membership(5) };
     assert_eq!(world.settle(&GateOrders { member: Some(reigns), ..still }).await, Gate::Open { term });
-    let begun = world.gate.engine.rules.iter().map(|rule| (rule.id.term.number(), rule.start));
-    assert_eq!(begun.collect::<Vec<_>>(), [(1, Lsn::ZERO), (2, left), (5, end)]);
+    let begun = world.gate.engine.rules.iter().map(|rule| (rule.id.term.number(), rule.start.clone()));
+    assert_eq!(begun.collect::<Vec<_>>(), [(1, Lsn::ZERO.into()), (2, left), (5, end)]);
 }
 
 #[tokio::test]
@@ -344,7 +344,7 @@ async fn a_change_that_was_not_acked_before_a_restart_stays_in_sight() {
     world.settle(&add).await;
     world.settle(&add).await;
     let remove = GateOrders { change: Some(Change::Remove(named("b", 1))), ..orders() };
-    world.gate.engine.flushed.standbys.insert(named("c", 1), Lsn::from_offset(1));
+    world.gate.engine.flushed.standbys.insert(named("c", 1), Lsn::from_offset(1).into());
     world.settle(&remove).await;
     // Restarted before c acks it.
     world.gate.engine.crash();
@@ -362,7 +362,7 @@ async fn a_change_that_was_not_acked_before_a_restart_stays_in_sight() {
         "the change, what may be in force without it, and the change as it was"
     );
     // Once that is acked the newest two say the same.
-    world.gate.engine.flushed.standbys.insert(named("c", 1), Lsn::from_offset(FAR));
+    world.gate.engine.flushed.standbys.insert(named("c", 1), Lsn::from_offset(FAR).into());
     world.settle(&again).await;
     assert_eq!(world.settle(&again).await, OPEN);
     assert_eq!(voters(&world, 2), [2, 2]);

@@ -34,8 +34,8 @@ impl Both {
 fn tail() -> Tail {
     Tail {
         term: Term::FIRST,
-        start: holdfast_model::Lsn::from_offset(0x0300_0010),
-        end: holdfast_model::Lsn::from_offset(0x0300_0020),
+        start: Lsn::from_offset(0x0300_0010).into(),
+        end: Lsn::from_offset(0x0300_0020).into(),
     }
 }
 
@@ -65,7 +65,7 @@ fn a_copy_has_what_a_rewind_needs_and_nothing_that_starts_a_server() {
 #[test]
 fn a_copy_that_was_not_brought_back_is_not_made_ready() {
     let both = Both::new();
-    assert!(prepare(&both.sides(), Term::FIRST, tail(), Lsn::ZERO).is_err(), "there is no pg_control");
+    assert!(prepare(&both.sides(), Term::FIRST, &tail(), Lsn::ZERO).is_err(), "there is no pg_control");
     assert_eq!(both.read(&format!("beside/{STANDBY_SIGNAL}")), None);
 }
 

@@ -7,7 +7,7 @@
 //! * `another_change_opens_the_rule_before_it_again`.
 //! * `a_rule_that_is_said_again_does_not_hide_the_one_in_force`.
 
-use holdfast_engine::postgres::flushed::Flushed;
+use holdfast_engine::flushed::Flushed;
 use holdfast_model::{Lsn, Rule, RuleId};
 use holdfast_replication::quorum::{AckQuorum, open_rules};
 
@@ -25,7 +25,7 @@ pub(super) struct Acking {
 impl Acking {
     /// Up to where log is acked. `rules`, newest first, were read before `flushed` was: so what is flushed here is behind the
     /// marker of each of them, since a rule is seen when it is committed and its commit is flushed first.
-    pub(super) fn see(&mut self, rules: &[Rule], flushed: &Flushed) -> Option<Lsn> {
+    pub(super) fn see(&mut self, rules: &[Rule], flushed: &Flushed<Lsn>) -> Option<Lsn> {
         let newest = rules.first()?;
         for rule in open_rules(rules).iter().rev() {
             if self.open.first().is_none_or(|known| known.id < rule.id) {
@@ -72,16 +72,16 @@ mod tests {
             voters: ["n1"].iter().chain(others).map(voter).collect(),
             k: 1,
             previous: (version > 1).then(|| id(version - 1)),
-            start: Lsn::ZERO,
+            start: Lsn::ZERO.into(),
         }
     }
 
-    fn flushed(local: u64, standbys: &[(&str, u64)]) -> Flushed {
+    fn flushed(local: u64, standbys: &[(&str, u64)]) -> Flushed<Lsn> {
         let standbys = standbys.iter().map(|(node, at)| (member(node), Lsn::from_offset(*at))).collect();
         Flushed { local: Lsn::from_offset(local), standbys }
     }
 
-    fn acked(acking: &mut Acking, rules: &[Rule], flushed: &Flushed) -> Option<u64> {
+    fn acked(acking: &mut Acking, rules: &[Rule], flushed: &Flushed<Lsn>) -> Option<u64> {
         acking.see(rules, flushed).map(Lsn::offset)
     }
 

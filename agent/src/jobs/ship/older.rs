@@ -114,8 +114,9 @@ pub(super) async fn put_rules(
 
 /// What a chain is made of; the voters do not matter to whoever reads log.
 fn same_beginning(there: &Rule, here: &Rule) -> Result<(), RuleError> {
-    let of = |rule: &Rule| (rule.primary.clone(), rule.previous.map(|id| id.term), rule.start);
-    if of(there) == of(here) { Ok(()) } else { Err(RuleError::Taken { there: Box::new(there.clone()) }) }
+    let before = |rule: &Rule| rule.previous.map(|id| id.term);
+    let same = there.primary == here.primary && before(there) == before(here) && there.start == here.start;
+    if same { Ok(()) } else { Err(RuleError::Taken { there: Box::new(there.clone()) }) }
 }
 
 /// Ships what the repository lacks of the reigns before the newest of `chain`.

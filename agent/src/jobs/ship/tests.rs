@@ -9,8 +9,8 @@ use holdfast_backup::log::{LogReader, Segment};
 use holdfast_backup::repository::{ClusterRecord, Location};
 use holdfast_backup::rules::Chain;
 use holdfast_backup::store::RepositoryConfig;
-use holdfast_engine::postgres::standby::promote::Promoted;
 use holdfast_engine::postgres::wal::history::{self, History};
+use holdfast_engine::standing::Promoted;
 use holdfast_model::{ClusterId, Incarnation, Member, Voter, VoterKind};
 use holdfast_replication::change;
 use tokio::sync::mpsc;
@@ -30,7 +30,7 @@ fn job_of(server: &Server, access: &Access, rule: &Rule) -> ShipJob {
 fn rule(member: &Member, term: u32, previous: Option<RuleId>, start: Lsn) -> Rule {
     let id = RuleId { term: Term::new(term).unwrap(), version: 1 };
     let voter = Voter { member: member.clone(), zone: "zone-a".parse().unwrap(), kind: VoterKind::Full };
-    Rule { id, primary: member.clone(), voters: vec![voter], k: 0, previous, start }
+    Rule { id, primary: member.clone(), voters: vec![voter], k: 0, previous, start: start.into() }
 }
 
 /// A repository in a directory.
@@ -77,7 +77,7 @@ async fn fail_over() -> Failover {
     let mut standby = Server::copied("n2", &lost);
     let mut session = standby.start().await;
     standby.sql("SELECT pg_promote()");
-    let start = promoted(&standby, 2).start;
+    let start = promoted(&standby, 2).start.lsn().unwrap();
     let second = rule(&standby.member, 2, Some(first.id), start);
     session.write_rule(&second).await.unwrap();
     standby.sql("CREATE TABLE u AS SELECT n FROM generate_series(1, 1000) n");
@@ -89,7 +89,7 @@ async fn fail_over() -> Failover {
 fn promoted(server: &Server, number: u32) -> Promoted {
     let term = Term::new(number).unwrap();
     let history = fs::read_to_string(server.setup.layout.wal_dir().join(history::file_name(term))).unwrap();
-    Promoted::of(History::parse(term, &history).unwrap()).unwrap()
+    History::parse(term, &history).unwrap().promoted().unwrap()
 }
 
 fn reporter() -> (Reporter, mpsc::Receiver<JobEvent>) {
@@ -126,7 +126,7 @@ impl Failover {
         let mut reader =
             LogReader::open(&repository, &chain, Term::FIRST, Lsn::from_offset(from)).await.unwrap();
         assert_eq!(reader.end(), end);
-        let fork = self.rules[1].start.offset();
+        let fork = self.rules[1].start.ordinal();
         for (server, term, from, to) in [
             (&self.lost, Term::FIRST, from, fork),
             (&self.standby, Term::new(2).unwrap(), fork / SEGMENT * SEGMENT, end.offset()),
@@ -183,19 +183,15 @@ async fn a_reign_that_wrote_no_rule_is_complete_as_well() {
     let chain = Chain::to(four, &repository.rules().await.unwrap()).unwrap();
     assert_eq!(repository.missing_log(&chain).await.unwrap(), []);
     // What a restore tells Postgres about the timelines is what the server says of them.
-    let ends = chain.reigns().iter().filter_map(|reign| Some((reign.term, reign.end?)));
-    let server_says = promoted(&server, 4).history.ancestors;
-    assert_eq!(
-        ends.collect::<Vec<_>>(),
-        server_says.iter().map(|it| (it.timeline, it.switch)).collect::<Vec<_>>()
-    );
+    let ends = chain.reigns().iter().filter_map(|reign| Some((reign.term, reign.end?.into())));
+    assert_eq!(ends.collect::<Vec<_>>(), promoted(&server, 4).left);
     assert_eq!(chain.reigns().iter().map(|reign| reign.term.number()).collect::<Vec<_>>(), [1, 2, 3, 4]);
 }
 
 #[tokio::test]
 async fn the_fork_is_read_from_the_new_timeline_when_the_old_file_is_gone() {
     let failover = fail_over().await;
-    fs::remove_file(failover.standby.wal(Term::FIRST, failover.rules[1].start.offset())).unwrap();
+    fs::remove_file(failover.standby.wal(Term::FIRST, failover.rules[1].start.ordinal())).unwrap();
     let (end, errors) = failover.ship().await;
     assert_eq!(errors, [""; 0]);
     failover.check(end).await;
@@ -224,7 +220,7 @@ async fn the_rules_of_a_log_are_put_once_each_by_their_first_version() {
     let first = rule(&member("n1"), 1, None, Lsn::ZERO);
     let id = |term, version| RuleId { term: Term::new(term).unwrap(), version };
     let changed =
-        Rule { id: id(1, 2), previous: Some(first.id), start: Lsn::from_offset(50), ..first.clone() };
+        Rule { id: id(1, 2), previous: Some(first.id), start: Lsn::from_offset(50).into(), ..first.clone() };
     let third = rule(&member("n2"), 3, Some(changed.id), Lsn::from_offset(100));
     // A term that was reserved and never reigned is in nobody's way.
     let reserved = rule(&member("n3"), 2, Some(first.id), Lsn::from_offset(70));
@@ -236,7 +232,7 @@ async fn the_rules_of_a_log_are_put_once_each_by_their_first_version() {
         assert_eq!(chain.reigns().len(), 2);
         assert_eq!(repository.rules().await.unwrap(), [first.clone(), reserved.clone(), third.clone()]);
     }
-    let other = [Rule { start: Lsn::from_offset(90), ..third }, first];
+    let other = [Rule { start: Lsn::from_offset(90).into(), ..third }, first];
     let refused = older::put_rules(&repository, &older::beginnings(&other), Term::new(3).unwrap()).await;
     assert!(matches!(refused, Err(ShipError::Rules(RuleError::Taken { .. }))), "{refused:?}");
 }

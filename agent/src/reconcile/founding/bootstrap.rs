@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use holdfast_backup::repository::{ClusterRecord, Location};
 use holdfast_engine::postgres::argv;
-use holdfast_model::{ClusterId, Promise, Rule, Term};
+use holdfast_model::{ClusterId, Lsn, Promise, Rule, Term};
 
 use super::{FoundingError, run_job};
 use crate::clock;
@@ -68,5 +68,5 @@ fn what_is_founded(node: &Node, desk: &Desk) -> Result<FoundedCluster, FoundingE
 
 /// As the repository has it: the log of the first reign is its whole log.
 fn first_rule(desk: &Desk) -> Rule {
-    crate::gate_loop::first_rule(&desk.member(), &desk.facts().identity.zone)
+    crate::gate_loop::first_rule(&desk.member(), &desk.facts().identity.zone, Lsn::ZERO.into())
 }

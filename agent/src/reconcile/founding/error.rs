@@ -11,7 +11,7 @@ use holdfast_backup::rules::{ChainError, RuleError};
 use holdfast_backup::store::{ConnectError, StoreError};
 use holdfast_engine::postgres::session::SessionError;
 use holdfast_engine::postgres::wal::SegmentSizeError;
-use holdfast_model::{Lsn, ParseIdError};
+use holdfast_model::{ParseIdError, Position};
 
 use crate::helper::CallError;
 use crate::jobs::OpenError;
@@ -52,9 +52,9 @@ pub enum FoundingError {
     #[error("replay ended at {replayed}, and the log ends at {expected}: it ended early")]
     EndedEarly {
         /// Where it ended.
-        replayed: Lsn,
+        replayed: Position,
         /// Where it should have.
-        expected: Lsn,
+        expected: Position,
     },
     /// The newest rule names other nodes, and no operator said that they are lost.
     #[error(

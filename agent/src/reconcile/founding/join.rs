@@ -50,7 +50,7 @@ pub(super) async fn run(
                 Ok(Some(DataRecord::Joining(Joining { stage: JoinStage::Begun { tail }, .. }))) => tail,
                 Ok(_) | Err(_) => None,
             };
-            write(JoinStage::Begun { tail }).await?;
+            write(JoinStage::Begun { tail: tail.clone() }).await?;
             desk.bind(cluster.clone()).await?;
             if let Some(tail) = tail {
                 ticket.phase("keeping what the cluster discarded");
@@ -125,12 +125,12 @@ async fn look(node: &Node, repository: &Repository) -> Result<Landing, FoundingE
     let manifest = choose_backup(node, repository, &chain, None).await?;
     let reader = LogReader::open(repository, &chain, manifest.id.term(), manifest.id.start()).await?;
     let from = newest.id.term;
-    let end = if reader.end() == newest.start {
+    let end = if newest.start.lsn() == Some(reader.end()) {
         reader.end()
     } else {
         last_whole_record(repository, reader, from, manifest.id.start()).await?
     };
     // Before the backup's end the data is not consistent.
     let end = end.max(manifest.stop);
-    Ok(Landing { backup: manifest.id.to_string(), from, end })
+    Ok(Landing { backup: manifest.id.to_string(), from, end: end.into() })
 }

@@ -85,7 +85,7 @@ async fn begin_refounding(
     let reader = LogReader::open(repository, &chain, manifest.id.term(), manifest.id.start()).await?;
     let shipped_end = reader.end();
     // A reign that was reserved and never shipped anything ends where it began.
-    let start = if shipped_end == newest.start {
+    let start = if newest.start.lsn() == Some(shipped_end) {
         shipped_end
     } else {
         last_whole_record(repository, reader, newest.id.term, manifest.id.start()).await?
@@ -101,13 +101,13 @@ async fn begin_refounding(
         voters: vec![voter],
         k: 0,
         previous: Some(newest.id),
-        start,
+        start: start.into(),
     };
     let cluster = repository.cluster().clone();
     let attempt = clock::random_bits();
     desk.promise(Promise { cluster: cluster.clone(), member, max_term: term, attempt }).await?;
-    let refounding =
-        Refounding { cluster: cluster.clone(), rule, attempt, backup: manifest.id.to_string(), shipped_end };
+    let (backup, shipped_end) = (manifest.id.to_string(), shipped_end.into());
+    let refounding = Refounding { cluster: cluster.clone(), rule, attempt, backup, shipped_end };
     desk.write_data(DataRecord::Restoring(refounding.clone())).await?;
     desk.bind(cluster).await?;
     Ok(refounding)
@@ -166,7 +166,7 @@ mod tests {
             voters: nodes.iter().map(voter).collect(),
             k: 0,
             previous: None,
-            start: Lsn::ZERO,
+            start: Lsn::ZERO.into(),
         }
     }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_engine::postgres::session::Session;
-use holdfast_model::ClusterId;
 use holdfast_model::status::{EngineView, Gate, RewindStage};
+use holdfast_model::{ClusterId, Position};
 use serde::Serialize;
 use tracing::{error, info, warn};
 
@@ -98,7 +98,8 @@ impl Reconciler {
         let EngineView::Running { in_recovery: true, flushed, .. } = self.observe().engine else {
             return Ok(());
         };
-        if flushed < landing.end {
+        let reached = flushed >= landing.end;
+        if !reached {
             return Ok(());
         }
         info!(replayed = %flushed, "replay reached the end of the shipped log: the rest is received from the primary");
@@ -137,7 +138,7 @@ impl Reconciler {
             let replayed = session
                 .switch_point(refounding.rule.previous.ok_or(FoundingError::NoCluster)?.term, timeline)
                 .await?;
-            let expected = refounding.rule.start;
+            let (replayed, expected) = (Position::from(replayed), refounding.rule.start.clone());
             if replayed != expected {
                 return Err(FoundingError::EndedEarly { replayed, expected });
             }

@@ -1,7 +1,7 @@
 //! What gets into the file, what is refused, and that nothing escapes its quotes.
 
 use super::*;
-use crate::postgres::links::Upstream;
+use crate::links::Upstream;
 use holdfast_model::Term;
 
 fn layout() -> Layout {
@@ -16,14 +16,14 @@ fn layout() -> Layout {
 }
 
 fn render_with(user: &[(&str, &str)]) -> Result<String, Vec<ConfigError>> {
-    render_linked(user, None, &Links::default(), &SyncStandbys::Alone)
+    render_linked(user, None, &Links::default(), &Ackers::Alone)
 }
 
 fn render_linked(
     user: &[(&str, &str)],
     tls: Option<&Tls>,
     links: &Links,
-    sync: &SyncStandbys,
+    sync: &Ackers,
 ) -> Result<String, Vec<ConfigError>> {
     let user = user.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     render(&Settings {
@@ -99,7 +99,7 @@ fn following() -> Links {
 
 #[test]
 fn a_followers_upstream_is_quoted_for_libpq_and_for_the_file() {
-    let text = render_linked(&[], Some(&tls()), &following(), &SyncStandbys::Nobody).unwrap();
+    let text = render_linked(&[], Some(&tls()), &following(), &Ackers::Nobody).unwrap();
     assert!(text.contains(r"sslkey=''/it\\''s''"), "{text}");
     assert!(text.contains("\nprimary_slot_name = 'n2_00000000000000000000000000000007'\n"), "{text}");
     let alone = render_with(&[]).unwrap();
@@ -108,21 +108,20 @@ fn a_followers_upstream_is_quoted_for_libpq_and_for_the_file() {
 
 #[test]
 fn nobody_replicates_without_certificates() {
-    let err = render_linked(&[], None, &following(), &SyncStandbys::Nobody).unwrap_err();
+    let err = render_linked(&[], None, &following(), &Ackers::Nobody).unwrap_err();
     assert_eq!(err, [ConfigError::NoTls]);
 }
 
 #[test]
 fn a_standbys_ack_list_is_never_empty() {
-    let err = render_linked(&[], Some(&tls()), &following(), &SyncStandbys::Alone).unwrap_err();
+    let err = render_linked(&[], Some(&tls()), &following(), &Ackers::Alone).unwrap_err();
     assert_eq!(err, [ConfigError::OpenStandby]);
 }
 
 #[test]
 fn certificates_are_the_operators_until_the_agent_has_some() {
     assert!(render_with(&[("ssl_cert_file", "/mine")]).is_ok());
-    let err =
-        render_linked(&[("ssl_cert_file", "/mine")], Some(&tls()), &Links::default(), &SyncStandbys::Alone);
+    let err = render_linked(&[("ssl_cert_file", "/mine")], Some(&tls()), &Links::default(), &Ackers::Alone);
     assert!(matches!(&err.unwrap_err()[..], [ConfigError::Owned { .. }]));
 }
 
@@ -132,7 +131,7 @@ fn latest_and_an_empty_restore_command_are_on_the_command_line_before_what_a_res
         layout: &layout(),
         version: Version { major: 15, minor: 13 },
         cluster: &"orders".parse().unwrap(),
-        sync: &SyncStandbys::Nobody,
+        sync: &Ackers::Nobody,
         read_only: false,
         slot_log_max: ByteCount::gib(1),
         tls: None,

@@ -7,8 +7,8 @@
 //! * `rules_written_together_are_there_together`.
 //!
 //! The marker's commit does not wait for acks (`synchronous_commit = local`): it would hang the agent's only session,
-//! and COMMIT returning is not an ack anyway. Whether the marker is acked is judged by [`crate::postgres::flushed`]
-//! from flush positions. Other sessions' commits are not touched by it.
+//! and COMMIT returning is not an ack anyway. Whether the marker is acked is judged by [`crate::flushed`] from
+//! flush positions. Other sessions' commits are not touched by it.
 
 use holdfast_model::{Lsn, Member, Rule, RuleId, Term};
 use tokio::time::timeout;
@@ -17,7 +17,7 @@ use tokio_postgres::types::{Json, PgLsn};
 
 use super::status::lsn_of;
 use super::{Session, SessionError};
-use crate::postgres::flushed::Flushed;
+use crate::flushed::Flushed;
 use crate::postgres::layout::{DATABASE, PROBE_ROLE};
 
 /// Rules that are ever read at once: one per restart and change of members, for decades.
@@ -139,7 +139,7 @@ impl Session {
     ///
     /// # Errors
     /// [`SessionError`], also while the server is in recovery.
-    pub async fn flushed(&self) -> Result<Flushed, SessionError> {
+    pub async fn flushed(&self) -> Result<Flushed<Lsn>, SessionError> {
         let doing = "read flush positions";
         let sql = "SELECT NULL, pg_current_wal_flush_lsn() UNION ALL \
             SELECT usename::text, flush_lsn FROM pg_stat_replication \

@@ -8,31 +8,24 @@
 use std::time::Duration;
 
 use holdfast_model::step;
-use holdfast_model::{Lsn, Term};
+use holdfast_model::{Position, Term};
 use tokio::time::{self, Instant};
 use tokio_postgres::types::PgLsn;
 use tracing::debug;
 
+use crate::ackers::Ackers;
+use crate::links::{Peer, Upstream};
 use crate::postgres::Setup;
-use crate::postgres::SyncStandbys;
 use crate::postgres::config::ConfigError;
 use crate::postgres::gate::{self, GateError, InstallError};
-use crate::postgres::links::{Links, Peer, Upstream};
+use crate::postgres::links::{self, Links};
 use crate::postgres::session::status::lsn_of;
 use crate::postgres::session::{Session, SessionError};
+use crate::standing::Following;
 use holdfast_model::status::Gate;
 
 /// How often it is looked.
 const POLL: Duration = Duration::from_millis(20);
-
-/// A standby that streams.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Following {
-    /// The timeline that it receives.
-    pub timeline: Term,
-    /// Received and flushed up to here; none before the first message with log.
-    pub flushed: Option<Lsn>,
-}
 
 /// Why a standby is not known to follow.
 #[derive(Debug, thiserror::Error)]
@@ -74,11 +67,11 @@ pub async fn follow(
     }
     let readers = Gate::ReadOnly { term: upstream.term };
     let links = Links { peers: peers.to_vec(), upstream: Some(upstream.clone()) };
-    let files = setup.files(&readers, &SyncStandbys::Nobody, &links).map_err(FollowError::Render)?;
+    let files = setup.files(&readers, &Ackers::Nobody, &links).map_err(FollowError::Render)?;
     gate::install(&setup.layout, &files).map_err(FollowError::Install)?;
     debug!(target: step::TARGET, step = step::follow::WRITTEN.name());
     gate::reload(session).await.map_err(FollowError::Reload)?;
-    let conninfo = setup.tls.as_ref().map_or_else(String::new, |tls| upstream.conninfo(tls));
+    let conninfo = setup.tls.as_ref().map_or_else(String::new, |tls| links::conninfo(upstream, tls));
     for (name, value) in [
         ("primary_conninfo", conninfo.as_str()),
         ("restore_command", ""),
@@ -92,7 +85,7 @@ pub async fn follow(
     loop {
         // Behind the fork it first receives the rest of the older term.
         match session.following(upstream).await.map_err(FollowError::Session)? {
-            Some(following) if following.timeline == upstream.term => {
+            Some(following) if following.term == upstream.term => {
                 debug!(target: step::TARGET, step = step::follow::STREAMS.name());
                 return Ok(following);
             }
@@ -115,13 +108,14 @@ impl Session {
         let sql = "SELECT received_tli::bigint, flushed_lsn FROM pg_stat_wal_receiver \
             WHERE status = 'streaming' AND sender_host = $1 AND sender_port = $2 AND slot_name = $3";
         let (host, port) = (upstream.node.as_str(), i32::from(upstream.address.port()));
-        let slot = upstream.slot_name();
+        let slot = links::slot_name(&upstream.member);
         let rows = self.rows(doing, sql, &[&host, &port, &slot]).await?;
         let Some(row) = rows.first() else { return Ok(None) };
         let number: Option<i64> = row.get(0);
-        let timeline = number.and_then(|number| u32::try_from(number).ok()).and_then(Term::new);
+        let term = number.and_then(|number| u32::try_from(number).ok()).and_then(Term::new);
         // Nothing was received yet.
-        let Some(timeline) = timeline else { return Ok(None) };
-        Ok(Some(Following { timeline, flushed: row.get::<_, Option<PgLsn>>(1).map(lsn_of) }))
+        let Some(term) = term else { return Ok(None) };
+        let flushed = row.get::<_, Option<PgLsn>>(1).map(lsn_of);
+        Ok(Some(Following { term, flushed: flushed.map(Position::from) }))
     }
 }

@@ -23,8 +23,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use holdfast_model::Term;
 use holdfast_model::step;
-use holdfast_model::{Lsn, Term};
 use tokio::time::{self, Instant};
 use tracing::debug;
 
@@ -33,42 +33,13 @@ use crate::engine::Cause;
 use crate::postgres::recovery::RecoveryFile;
 use crate::postgres::session::{Session, SessionError};
 use crate::postgres::wal::history::{self, History};
+use crate::standing::Promoted;
 
 /// How often it is looked.
 const POLL: Duration = Duration::from_millis(10);
 
 /// Terms that may lie between two reigns; each costs an empty file.
 const PLACEHOLDERS_MAX: u32 = 10_000;
-
-/// What a promotion came to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Promoted {
-    /// The timeline that it branched off.
-    pub from: Term,
-    /// The first position of the new term; everything before it is of older terms.
-    pub start: Lsn,
-    /// All the timelines before it, that one last. Among them may be terms that never wrote a rule.
-    pub history: History,
-}
-
-impl Promoted {
-    /// By the history of the new timeline; none when that names no parent.
-    #[must_use]
-    pub fn of(history: History) -> Option<Self> {
-        let (from, start) = history.branch()?;
-        Some(Self { from, start, history })
-    }
-
-    /// Each term after `last`, up to this one, `term`, with where its log begins; oldest first. None unless the log is of
-    /// the term `last` as well, and so holds where that was left.
-    #[must_use]
-    pub fn reigns_after(&self, last: Term, term: Term) -> Option<Vec<(Term, Lsn)>> {
-        let at = self.history.ancestors.iter().position(|ancestor| ancestor.timeline == last)?;
-        let ancestors = &self.history.ancestors[at..];
-        let terms = ancestors.iter().skip(1).map(|ancestor| ancestor.timeline).chain([term]);
-        Some(terms.zip(ancestors.iter().map(|ancestor| ancestor.switch)).collect())
-    }
-}
 
 /// Why a server was not promoted.
 #[derive(Debug, thiserror::Error)]
@@ -251,7 +222,7 @@ impl Session {
         let row =
             self.row(doing, "SELECT pg_read_file($1)", &[&path]).await.map_err(PromoteError::Session)?;
         let text: &str = row.get(0);
-        let promoted = History::parse(term, text).ok().and_then(Promoted::of);
+        let promoted = History::parse(term, text).ok().and_then(|history| history.promoted());
         promoted.ok_or_else(|| {
             PromoteError::Session(SessionError::Answer { doing, found: text.escape_debug().to_string() })
         })
@@ -283,18 +254,6 @@ mod tests {
         assert!(matches!(paths(3, 7, &[9]), Err(PromoteError::Taken { .. })));
         assert!(matches!(paths(7, 7, &[]), Err(PromoteError::Term { .. })));
         assert!(matches!(paths(1, 20_000, &[]), Err(PromoteError::Gap { .. })));
-    }
-
-    #[test]
-    fn reigns_without_a_rule_are_told_with_where_they_begin() {
-        let at = Lsn::from_offset;
-        let history = History::default().child(term(2), at(100), "").child(term(4), at(200), "");
-        let promoted = Promoted::of(history.child(term(5), at(300), "")).unwrap();
-        assert_eq!((promoted.from, promoted.start), (term(5), at(300)));
-        let after = |last| promoted.reigns_after(term(last), term(9));
-        assert_eq!(after(5), Some(vec![(term(9), at(300))]));
-        assert_eq!(after(2), Some(vec![(term(4), at(100)), (term(5), at(200)), (term(9), at(300))]));
-        assert_eq!(after(3), None);
     }
 
     #[test]

@@ -32,34 +32,26 @@
 
 use std::time::Duration;
 
+use holdfast_model::Term;
 use holdfast_model::status::{Gate, GateClosed};
 use holdfast_model::step::{self, recruit};
-use holdfast_model::{Lsn, Rule, Term};
 use tokio::time::{self, Instant};
 use tokio_postgres::types::PgLsn;
 use tracing::debug;
 
 use super::Hands;
+use crate::ackers::Ackers;
 use crate::engine::Cause;
+use crate::links::Peer;
 use crate::postgres::gate::{self, GateError, InstallError};
-use crate::postgres::links::{Links, Peer};
+use crate::postgres::links::Links;
 use crate::postgres::session::status::lsn_of;
 use crate::postgres::session::{Session, SessionError};
-use crate::postgres::{Setup, SyncStandbys, config::ConfigError};
+use crate::postgres::{Setup, config::ConfigError};
+use crate::standing::Recruited;
 
 /// How often it is looked.
 const POLL: Duration = Duration::from_millis(10);
-
-/// What a recruited standby has.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Recruited {
-    /// The newest rule in its log; none before bootstrap.
-    pub rule: Option<Rule>,
-    /// The newest timeline that its data is known to be of; it may lag behind the log, never run ahead of it.
-    pub timeline: Term,
-    /// The end of its log, all of it applied.
-    pub position: Lsn,
-}
 
 /// Why a standby was not recruited. Nothing may be reported then.
 #[derive(Debug, thiserror::Error)]
@@ -168,7 +160,7 @@ pub const fn next(step: Step, seen: Seen) -> (Step, Nudge) {
 pub async fn detach(session: &Session, setup: &Setup, peers: &[Peer]) -> Result<(), StopError> {
     let closed = Gate::Closed { why: GateClosed::NotPrimary };
     let links = Links { peers: peers.to_vec(), upstream: None };
-    let files = setup.files(&closed, &SyncStandbys::Nobody, &links).map_err(StopError::Render)?;
+    let files = setup.files(&closed, &Ackers::Nobody, &links).map_err(StopError::Render)?;
     gate::install(&setup.layout, &files).map_err(StopError::Install)?;
     gate::reload(session).await.map_err(StopError::Reload)?;
     for (name, value) in
@@ -261,11 +253,11 @@ impl Session {
             FROM pg_control_checkpoint() c, pg_control_recovery() r";
         let row = self.row(doing, sql, &[]).await?;
         let number: i64 = row.get(0);
-        let timeline = u32::try_from(number)
+        let term = u32::try_from(number)
             .ok()
             .and_then(Term::new)
             .ok_or_else(|| SessionError::Answer { doing, found: format!("timeline {number}") })?;
-        Ok(Recruited { rule, timeline, position: lsn_of(row.get::<_, PgLsn>(1)) })
+        Ok(Recruited { rule, term, position: lsn_of(row.get::<_, PgLsn>(1)).into() })
     }
 }
 

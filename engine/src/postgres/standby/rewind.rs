@@ -10,8 +10,9 @@
 use holdfast_model::Term;
 
 use crate::launch::Launch;
+use crate::links::Upstream;
 use crate::postgres::Layout;
-use crate::postgres::links::{Tls, Upstream};
+use crate::postgres::links::{self, Tls};
 use crate::postgres::session::{Session, SessionError};
 
 /// The command that rewinds the copy in `layout` of a stopped server onto `upstream`. It first lets a copy of a crashed server
@@ -24,7 +25,7 @@ pub fn launch(layout: &Layout, upstream: &Upstream, tls: &Tls) -> Launch {
     target.push(&layout.data_dir);
     Launch::new(layout.program("pg_rewind"))
         .arg(target)
-        .arg(format!("--source-server={}", upstream.rewind_conninfo(tls)))
+        .arg(format!("--source-server={}", links::rewind_conninfo(upstream, tls)))
         .arg(config)
         .arg("--progress")
 }

@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use holdfast_model::{Lsn, ParseLsnError, Term};
 
 use super::hex8;
+use crate::standing::Promoted;
 
 /// One ancestor of a timeline.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,6 +122,13 @@ impl History {
         self.ancestors.last().map(|last| (last.timeline, last.switch))
     }
 
+    /// The promotion that made this the history of a timeline; none without a parent.
+    #[must_use]
+    pub fn promoted(&self) -> Option<Promoted> {
+        let left = |ancestor: &Ancestor| (ancestor.timeline, ancestor.switch.into());
+        Promoted::of(self.ancestors.iter().map(left).collect())
+    }
+
     /// The history of a child that branches off timeline `of`, whose history this is, at `switch`.
     #[must_use]
     pub fn child(&self, of: Term, switch: Lsn, reason: &str) -> Self {
@@ -145,12 +153,15 @@ mod tests {
         let history = History::parse(term(8), text).unwrap();
         assert_eq!(history.branch(), Some((term(3), "0/5A3F2B0".parse().unwrap())));
         assert_eq!(history.ancestors[0].reason, "no recovery target specified");
+        let promoted = history.promoted().unwrap();
+        assert_eq!((promoted.from, promoted.left.len()), (term(3), 2));
         assert_eq!(History::parse(term(8), &history.render()).unwrap(), history);
     }
 
     #[test]
     fn a_placeholder_has_no_ancestors() {
         assert_eq!(History::parse(term(4), "").unwrap(), History::default());
+        assert_eq!(History::default().promoted(), None);
     }
 
     #[test]

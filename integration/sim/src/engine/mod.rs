@@ -15,10 +15,10 @@ pub(crate) use orders::{Recruited, Refused};
 use std::collections::BTreeSet;
 
 use holdfast_model::status::{Gate, GateClosed};
-use holdfast_model::{Lsn, Member, Term, Tick};
+use holdfast_model::{Member, Term, Tick};
 use holdfast_replication::quorum::AckQuorum;
 
-use crate::log::{Log, Payload, Record, lsn};
+use crate::log::{Log, Payload, Record};
 use crate::world::{Event, World};
 
 /// Whose acks commits wait for.
@@ -87,6 +87,13 @@ pub(crate) struct Process {
     flushing: bool,
 }
 
+impl Process {
+    /// How far a member that is attached was seen to have flushed.
+    fn seen_at(&self, member: &Member) -> Option<usize> {
+        self.senders.iter().find(|sender| sender.member == *member).map(|sender| sender.flushed)
+    }
+}
+
 /// The process as the agent knows it.
 #[derive(Debug, Clone)]
 pub(crate) enum Server {
@@ -109,7 +116,7 @@ impl Server {
 pub(crate) struct Status {
     pub(crate) recovers: bool,
     pub(crate) timeline: Term,
-    pub(crate) flushed: Lsn,
+    pub(crate) flushed: usize,
 }
 
 /// Milliseconds for a flush.
@@ -302,10 +309,13 @@ impl World {
     /// How far what is in force counts log as acked.
     pub(crate) fn acked_by(&self, n: usize, quorum: &AckQuorum) -> Option<usize> {
         let (process, files) = (self.process(n)?, self.files(n)?);
-        let seen = |member: &Member| {
-            process.senders.iter().find(|sender| sender.member == *member).map(|sender| sender.flushed)
-        };
-        quorum.acked(files.durable, seen)
+        quorum.acked(files.durable, |member| process.seen_at(member))
+    }
+
+    /// Whether what lies before `at` is seen acked by `quorum`.
+    pub(crate) fn is_acked(&self, n: usize, quorum: &AckQuorum, at: usize) -> bool {
+        let (Some(process), Some(files)) = (self.process(n), self.files(n)) else { return false };
+        quorum.holds(at, files.durable, |member| process.seen_at(member))
     }
 
     /// Tells those clients that wait and need not any more.
@@ -329,7 +339,7 @@ impl World {
     pub(crate) fn status(&self, n: usize, process: u64) -> Option<Status> {
         let server = self.process(n).filter(|server| server.id == process)?;
         let files = self.files(n)?;
-        Some(Status { recovers: server.recovers, timeline: server.timeline, flushed: lsn(files.durable) })
+        Some(Status { recovers: server.recovers, timeline: server.timeline, flushed: files.durable })
     }
 }
 

@@ -130,7 +130,7 @@ impl World {
                 rule.id,
                 rule.k,
                 voters.join(" "),
-                rule.start.offset()
+                rule.start.ordinal()
             )
         });
         self.append_durably(n, Payload::Rule(Rc::new(rule.clone()))).ok_or(Refused)

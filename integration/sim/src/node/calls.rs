@@ -3,7 +3,7 @@
 
 use holdfast_model::peer::{Part, PeerView};
 use holdfast_model::status::Gate;
-use holdfast_model::{Member, Promise, Term, Tick};
+use holdfast_model::{Member, Position, Promise, Term, Tick};
 use holdfast_orchestrator::failover::{Declined, Vote};
 use holdfast_replication::choose::{Certificate, Report};
 use holdfast_replication::promise::{self, Attempt, Promised, Standing};
@@ -11,7 +11,7 @@ use holdfast_replication::promise::{self, Attempt, Promised, Standing};
 use super::{Agent, Data};
 use crate::coordinator::{Answered, Ask, newest_rule};
 use crate::engine::{Server, name};
-use crate::log::{lsn, records};
+use crate::log::{position, records};
 use crate::mutant::Mutant;
 use crate::net::Body;
 use crate::world::World;
@@ -95,7 +95,7 @@ impl World {
                 self.wait(agent, back, Waits::Closed, CLOSE_MS * 2);
             }
             Ask::Await(position) => {
-                self.wait(agent, back, Waits::Position(records(position)), CLOSE_MS);
+                self.wait(agent, back, Waits::Position(records(&position)), CLOSE_MS);
                 self.wake_soon(n, agent);
             }
             Ask::Reopen => {
@@ -162,7 +162,7 @@ impl World {
         let before = promise.map(|promise| promise.max_term).filter(|term| *term < attempt.term);
         self.note_report(n, attempt.term, standing.position);
         self.counts.one("recruited");
-        let position = lsn(standing.position);
+        let position = position(standing.position);
         let report = Report { member, rules: standing.rules, position, promised_before: before };
         Answered::Recruited(report)
     }
@@ -172,7 +172,7 @@ impl World {
         n: usize,
         agent: &mut Agent,
         back: (usize, CallId),
-        certificate: &Certificate<holdfast_model::Lsn>,
+        certificate: &Certificate<Position>,
     ) {
         let decline =
             |world: &mut Self, declined| world.answer(n, back.0, back.1, Answered::Declined(declined));
@@ -210,9 +210,7 @@ impl World {
     fn is_near(&self, n: usize, agent: &Agent, candidate: &Member) -> bool {
         let Part::Writes { streams, .. } = &agent.report.part else { return false };
         let durable = self.files(n).map_or(0, |files| files.durable);
-        streams
-            .get(candidate)
-            .is_some_and(|flushed| durable.saturating_sub(records(*flushed)) <= NEAR_RECORDS)
+        streams.get(candidate).is_some_and(|flushed| durable.saturating_sub(records(flushed)) <= NEAR_RECORDS)
     }
 
     /// Whether this node misses the primary.
@@ -283,11 +281,11 @@ impl World {
                 let server = self.process(n).filter(|server| Some(server.id) == agent.report.process)?;
                 let ended = server.waiting.is_empty() && matches!(server.gate, Gate::Closed { .. });
                 let durable = self.files(n)?.durable;
-                ended.then(|| Answered::Closed(lsn(durable)))
+                ended.then(|| Answered::Closed(position(durable)))
             }
             Waits::Position(position) => {
                 let engine = agent.report.engine?;
-                (engine.recovers && records(engine.flushed) >= *position).then_some(Answered::Holds)
+                (engine.recovers && engine.flushed >= *position).then_some(Answered::Holds)
             }
         }
     }

@@ -72,7 +72,7 @@ impl World {
             return;
         };
         let Some(status) = agent.report.process.and_then(|process| self.status(n, process)) else { return };
-        if !status.recovers || crate::log::records(status.flushed) < end {
+        if !status.recovers || status.flushed < end {
             return;
         }
         self.stop_server(n);

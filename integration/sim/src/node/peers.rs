@@ -73,7 +73,7 @@ fn said(agent: &Agent) -> PeerSaid {
         promised: view.promise.as_ref().map(|promise| promise.max_term),
         gate: view.gate.clone(),
         part: view.part.clone(),
-        flushed: view.engine.flushed(),
+        flushed: view.engine.flushed().cloned(),
         shipped: None,
     }
 }

@@ -14,6 +14,7 @@ use holdfast_replication::promise::{self, Attempt, Promised, Standing};
 
 use super::{Agent, Data, FollowOrder, GateOrders, Membership, Upstream};
 use crate::engine::{Server, name};
+use crate::log::position;
 use crate::mutant::Mutant;
 use crate::net::Body;
 use crate::world::{Event, World};
@@ -224,7 +225,7 @@ impl World {
                         version: String::new(),
                         in_recovery: status.recovers,
                         timeline: status.timeline,
-                        flushed: status.flushed,
+                        flushed: position(status.flushed),
                     },
                     None => EngineView::Starting { pid, since: process.since },
                 }

@@ -8,7 +8,7 @@ use holdfast_replication::chain::{self, Held};
 use super::writer::Writer;
 use super::{Agent, FollowOrder, GateOrders, GateReport, Upstream};
 use crate::engine::{Recruited, Refused, name};
-use crate::log::lsn;
+use crate::log::position;
 use crate::world::World;
 
 /// What is known about a server in recovery.
@@ -136,8 +136,9 @@ impl World {
     fn attach_to(&mut self, n: usize, agent: &mut Agent, orders: Orders<'_>) -> Result<(), Refused> {
         let Some(order) = agent.standby.permitted(orders.0).cloned() else { return Ok(()) };
         let State::Still(recruited) = agent.standby.state else { return Ok(()) };
-        let held = Held { rule: recruited.rule, reign: recruited.timeline, end: lsn(recruited.position) };
-        if let Err(diverged) = chain::may_follow(held, &order.chain) {
+        let held =
+            Held { rule: recruited.rule, reign: recruited.timeline, end: position(recruited.position) };
+        if let Err(diverged) = chain::may_follow(&held, &order.chain) {
             self.say(|| format!("{} has left the chain of {}: {diverged}", name(n), order.primary.node));
             self.counts.one("log left the chain");
             agent.standby.state = State::Diverged { from: order.primary, why: diverged.to_string() };

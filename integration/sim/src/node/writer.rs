@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use holdfast_model::peer::Part;
 use holdfast_model::status::{Gate, GateClosed};
-use holdfast_model::{Lsn, Member, Rule, Term};
+use holdfast_model::{Member, Position, Rule, Term};
 use holdfast_replication::catch_up::{Attachment, CatchUp};
 use holdfast_replication::change::{self, Change, Seen, Step, Underway};
 use holdfast_replication::quorum::{AckQuorum, open_rules};
@@ -14,7 +14,7 @@ use holdfast_replication::resume::{self, Flushing};
 
 use super::{Agent, GateOrders, GateReport, Membership};
 use crate::engine::{Refused, Status, Sync};
-use crate::log::lsn;
+use crate::log::position;
 use crate::mutant::Mutant;
 use crate::world::World;
 
@@ -141,8 +141,8 @@ impl World {
         for sender in &server.senders {
             let before = agent.writer.catch_up.get(&sender.member).copied().unwrap_or(CatchUp::Detached);
             let attachment = Attachment { stream: sender.stream, flushed: sender.flushed };
-            catch_up.insert(sender.member.clone(), before.observe(Some(attachment), own));
-            streams.insert(sender.member.clone(), lsn(sender.flushed));
+            catch_up.insert(sender.member.clone(), before.observe(Some(&attachment), &own));
+            streams.insert(sender.member.clone(), position(sender.flushed));
         }
         agent.writer.catch_up = catch_up;
         report.part = Part::Writes { streams, change: None, lends: Self::lends(agent) };
@@ -180,10 +180,10 @@ impl World {
 
     fn see_marker(&mut self, n: usize, agent: &mut Agent, quorum: &AckQuorum, at: usize) {
         let early = self.mutates(Mutant::OpenBeforeAcked);
-        if early || self.acked_by(n, quorum).is_some_and(|acked| acked >= at) {
+        if early || self.is_acked(n, quorum, at) {
             agent.writer.marker = Marker::Acked;
             agent.writer.changing =
-                agent.writer.confirm.take().and_then(|rule| Changing::again(rule, lsn(at)));
+                agent.writer.confirm.take().and_then(|rule| Changing::again(rule, position(at)));
         }
     }
 
@@ -277,7 +277,8 @@ impl World {
         {
             return Err(format!("adding {}: it is behind", voter.member));
         }
-        let to = change::changed(from, what, status.flushed).map_err(|refused| refused.to_string())?;
+        let to =
+            change::changed(from, what, position(status.flushed)).map_err(|refused| refused.to_string())?;
         let underway = Underway { from: (**from).clone(), to };
         let quorum = self.both(&underway);
         Ok(Some(Changing {
@@ -306,13 +307,13 @@ impl World {
         report: &mut GateReport,
     ) -> Result<bool, Refused> {
         let Some(changing) = &agent.writer.changing else { return Ok(true) };
-        let acked = match (changing.proven, changing.marker) {
-            (true, Some(_)) => self.acked_by(n, &changing.quorum),
-            (true, None) | (false, _) => None,
+        let marker = match changing.marker {
+            None => change::Marker::Due,
+            Some(at) if changing.proven && self.is_acked(n, &changing.quorum, at) => change::Marker::Acked,
+            Some(_) => change::Marker::Written,
         };
         let in_force = changing.proven.then_some(&changing.quorum);
-        let seen = Seen { in_force, marker: changing.marker.map(lsn), acked: acked.map(lsn) };
-        match changing.underway.next(seen) {
+        match changing.underway.next(Seen { in_force, marker }) {
             Step::Enforce(quorum) => {
                 let quorum = if self.mutates(Mutant::WidenBeforeAcked) && changing.marker.is_none() {
                     // What the rule says that is not written yet.
@@ -332,7 +333,8 @@ impl World {
             Step::Write(rule) => self.write_changed(n, agent, orders.1, report, &rule),
             Step::Wait => Ok(true),
             Step::Done => {
-                let start = report.engine.map_or(changing.underway.to.start, |status| status.flushed);
+                let begun = || changing.underway.to.start.clone();
+                let start = report.engine.map_or_else(begun, |status| position(status.flushed));
                 let next = changing.confirmation(start);
                 if next.is_none() {
                     self.counts.one(match &changing.what {
@@ -400,7 +402,7 @@ fn opening(
     membership: &Membership,
     status: Status,
     newest_first: &[Rule],
-    reigns: &[(Term, Lsn)],
+    reigns: &[(Term, Position)],
 ) -> Option<Vec<Rule>> {
     let promise = membership.promise.as_ref().filter(|promise| promise.member == membership.member)?;
     if promise.max_term != status.timeline {
@@ -414,7 +416,7 @@ fn opening(
         return Some(rules);
     }
     resume::may_resume(promise, newest, &membership.member, Flushing::Strong).ok()?;
-    change::carrying(open, change::resumed(newest, status.flushed).ok()?).ok()
+    change::carrying(open, change::resumed(newest, position(status.flushed)).ok()?).ok()
 }
 
 fn is_promotion(membership: &Membership, status: Status, newest: &Rule) -> bool {
@@ -422,14 +424,14 @@ fn is_promotion(membership: &Membership, status: Status, newest: &Rule) -> bool 
 }
 
 impl Changing {
-    fn again(rule: Rule, start: holdfast_model::Lsn) -> Option<Self> {
+    fn again(rule: Rule, start: Position) -> Option<Self> {
         let to = change::resumed(&rule, start).ok()?;
         let (quorum, what) = (AckQuorum::of(&to), Change::SetK(rule.k));
         let underway = Underway { from: rule, to };
         Some(Self { what, confirms: true, underway, quorum, proven: false, marker: None })
     }
 
-    fn confirmation(&self, start: holdfast_model::Lsn) -> Option<Self> {
+    fn confirmation(&self, start: Position) -> Option<Self> {
         if self.confirms {
             return None;
         }

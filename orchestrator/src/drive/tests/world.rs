@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use holdfast_model::{ClusterId, Lsn, Member, Promise, Rule, RuleId, Term};
+use holdfast_model::{ClusterId, Lsn, Member, Position, Promise, Rule, RuleId, Term};
 use holdfast_replication::change;
 use holdfast_replication::choose::{Certificate, Report};
 use holdfast_replication::promise::{self, Attempt, Promised, Refused, Standing};
@@ -59,19 +59,20 @@ impl Node {
         self.promise = Some(Promise { cluster, member: self.member.clone(), max_term: term, attempt: id });
     }
 
-    fn recruited(&mut self, attempt: Attempt) -> Result<Report<Lsn>, Declined> {
+    fn recruited(&mut self, attempt: Attempt) -> Result<Report<Position>, Declined> {
         if let Promised::Now(attempt) = promise::recruit(self.standing(), attempt)? {
             self.promises(attempt);
         }
         self.follows = None;
-        let (rules, position) = (self.rules.iter().take(2).cloned().collect(), Lsn::from_offset(self.end));
+        let (rules, position) =
+            (self.rules.iter().take(2).cloned().collect(), Lsn::from_offset(self.end).into());
         Ok(Report { member: self.member.clone(), rules, position, promised_before: None })
     }
 
-    fn promoted(&mut self, certificate: &Certificate<Lsn>) -> Result<Rule, Declined> {
+    fn promoted(&mut self, certificate: &Certificate<Position>) -> Result<Rule, Declined> {
         promise::promote(self.standing(), certificate.attempt)?;
         if self.rules[0].id.term < certificate.attempt.term {
-            let start = Lsn::from_offset(self.end);
+            let start = Lsn::from_offset(self.end).into();
             let rule = change::promoted(&certificate.rule, &self.member, certificate.attempt.term, start);
             self.rules.insert(0, rule);
             self.end += 1;
@@ -109,7 +110,7 @@ pub(super) struct World {
     pub(super) nodes: Mutex<BTreeMap<Member, Node>>,
     /// Who began each term.
     begun: Mutex<BTreeMap<Term, Member>>,
-    pub(super) kept: Mutex<Vec<Certificate<Lsn>>>,
+    pub(super) kept: Mutex<Vec<Certificate<Position>>>,
 }
 
 impl World {
@@ -241,11 +242,11 @@ impl Members for Lines {
         .await
     }
 
-    async fn recruit(&self, to: &Member, attempt: Attempt) -> Result<Report<Lsn>, Declined> {
+    async fn recruit(&self, to: &Member, attempt: Attempt) -> Result<Report<Position>, Declined> {
         self.ask(to, "recruit", |node| node.recruited(attempt)).await
     }
 
-    async fn promote(&self, to: &Member, certificate: &Certificate<Lsn>) -> Result<Rule, Declined> {
+    async fn promote(&self, to: &Member, certificate: &Certificate<Position>) -> Result<Rule, Declined> {
         assert!(certificate.holds());
         let promoted = self.ask(to, "promote", |node| {
             let promoted = node.promoted(certificate);
@@ -263,7 +264,7 @@ impl Members for Lines {
         self.ask(member, "gate", |_| Ok(())).await.ok().and_then(|()| self.world.gate(member))
     }
 
-    async fn keep(&self, certificate: &Certificate<Lsn>) {
+    async fn keep(&self, certificate: &Certificate<Position>) {
         passed(10 * DEADLINE).await;
         self.world.kept.lock().unwrap().push(certificate.clone());
     }
@@ -273,19 +274,19 @@ impl Members for Lines {
         self.ask(to, "near", |_| Ok(near)).await
     }
 
-    async fn close(&self, to: &Member) -> Result<Lsn, Declined> {
+    async fn close(&self, to: &Member) -> Result<Position, Declined> {
         self.ask(to, "close", |node| {
             node.closed = true;
             node.closings += 1;
-            Ok(Lsn::from_offset(node.end))
+            Ok(Lsn::from_offset(node.end).into())
         })
         .await
     }
 
-    async fn await_position(&self, to: &Member, position: Lsn) -> Result<(), Declined> {
+    async fn await_position(&self, to: &Member, position: &Position) -> Result<(), Declined> {
         self.ask(to, "await", |node| {
             let behind = || Declined::Unreachable { why: "not in time".to_owned() };
-            (node.end >= position.offset()).then_some(()).ok_or_else(behind)
+            (node.end >= position.ordinal()).then_some(()).ok_or_else(behind)
         })
         .await
     }

@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use holdfast_engine::Ackers;
 use holdfast_engine::Launch;
 use holdfast_engine::postgres::gate::install;
 use holdfast_engine::postgres::links::Links;
 use holdfast_engine::postgres::session::Session;
 use holdfast_engine::postgres::standby::STANDBY_SIGNAL;
 use holdfast_engine::postgres::wal::Segments;
-use holdfast_engine::postgres::{Deadlines, Layout, Setup, SyncStandbys, Version, argv};
+use holdfast_engine::postgres::{Deadlines, Layout, Setup, Version, argv};
 use holdfast_model::status::{Gate, GateClosed};
 use holdfast_model::{ByteCount, Incarnation, Lsn, Member, Term};
 use nix::sys::signal::{Signal, kill};
@@ -117,7 +118,7 @@ impl Server {
 
     pub(super) async fn start(&mut self) -> Session {
         let gate = Gate::Closed { why: GateClosed::Starting };
-        let files = self.setup.files(&gate, &SyncStandbys::Alone, &Links::default()).unwrap();
+        let files = self.setup.files(&gate, &Ackers::Alone, &Links::default()).unwrap();
         install(&self.setup.layout, &files).unwrap();
         let log = File::create(self.dir.path().join("engine.log")).unwrap();
         let mut command = as_engine(&self.setup.launch().unwrap());
