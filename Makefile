@@ -30,7 +30,7 @@ demo-zones: ## three nodes in three zones: engines, links and disks are lost, an
 	@target/debug/holdfast-demo zones
 
 test: lint ## everything that CI runs
-	@$(SETUP) nextest postgres17 grpcurl
+	@$(SETUP) nextest postgres17 mysql grpcurl
 	$(CARGO) build --locked --bins
 	$(CARGO) nextest run --locked --workspace --profile $(NEXTEST_PROFILE)
 
@@ -67,7 +67,7 @@ fmt: ## format all code
 	$(CARGO) fmt --all
 
 tools: ## fetch or build every tool that the targets above use
-	@$(SETUP) packages nextest tools postgres17 grpcurl
+	@$(SETUP) packages nextest tools postgres17 mysql grpcurl
 
 clean: ## remove what was built; fetched tools stay in .cache
 	$(CARGO) clean

@@ -14,10 +14,13 @@ for package in $packages; do
     [ "$status" = installed ] || missing="$missing $package"
 done
 
-need_user=""
-id holdfast >/dev/null 2>&1 || need_user=yes
+# The agent's, and that of an engine whose packages make none.
+new_users=""
+for user in holdfast mysql; do
+    id "$user" >/dev/null 2>&1 || new_users="$new_users $user"
+done
 
-[ -n "$missing$need_user" ] || exit 0
+[ -n "$missing$new_users" ] || exit 0
 if [ "$(id -u)" != 0 ]; then
     # Development without root runs the directory kind in one user and needs no user of its own.
     [ -n "$missing" ] || exit 0
@@ -54,7 +57,7 @@ if [ -n "$missing" ]; then
     case " $missing " in *" haproxy "*) update-rc.d haproxy disable ;; esac
 fi
 
-if [ -n "$need_user" ]; then
-    echo "setup: adding the system user holdfast"
-    useradd --system --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin holdfast
-fi
+for user in $new_users; do
+    echo "setup: adding the system user $user"
+    useradd --system --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin "$user"
+done

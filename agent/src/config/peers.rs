@@ -22,7 +22,7 @@ pub struct PeerConfig {
     pub engine: SocketAddr,
 }
 
-/// More than this could be asked for by mistake only: DESIGN section 4 knows k = 0, 1, 2.
+/// More than this could be asked for by mistake only: the durability argument was checked for k = 0, 1, 2.
 const K_MAX: u32 = 2;
 
 /// Reads the peers, without this node's own entry.

@@ -154,7 +154,7 @@ pub fn pinned(settings: &Settings<'_>) -> Result<Vec<(&'static str, String)>, Co
 
 /// Settings for the command line alone: a restore names its timeline and its fetch program after them, and the last one
 /// counts. Everything else follows whatever its upstream promotes to, and never reads a repository that another branch may
-/// have written to (DESIGN section 4).
+/// have written to.
 pub(super) const NO_RESTORE: [(&str, &str); 2] =
     [("restore_command", ""), ("recovery_target_timeline", "latest")];
 

@@ -58,7 +58,7 @@ impl Node {
         let mut server = Server::empty(major);
         server.setup.layout.listen = "127.0.0.1".to_owned();
         server.setup.layout.port = free_port();
-        server.setup.tls = Some(authority.issue(server.dir.path(), name));
+        server.setup.tls = Some(authority.issue(server.dir.path(), name, give_to_engine));
         Self { server, member: member(name, 1) }
     }
 

@@ -4,12 +4,13 @@
 //! shown first, on a server without what guards it, and then seen not to catch ours.
 #![expect(clippy::unwrap_used, reason = "a test's tools fail the test")]
 
+#[path = "../support/certificates.rs"]
+mod certificates;
 #[path = "../support/mod.rs"]
 mod support;
 
 mod acks;
 mod breaches;
-mod certificates;
 mod choose;
 mod cluster;
 mod crashes;

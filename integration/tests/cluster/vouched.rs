@@ -49,6 +49,13 @@ async fn a_word_in_place_of_votes_is_written_down_and_counts_once_as_root() -> R
         site.kill_agent();
         site.start_agent().await?;
         remembers(&stage.cluster, asked)?;
+        // An agent that has just begun does not know its volume yet, and a call names the member.
+        eventually("the agent knows its volume", NOTICED_WITHIN, async || {
+            let seen = stage.cluster.seen_in(&[asked])?;
+            ensure!(seen[&asked].volume.identity.is_some(), "{seen:?}");
+            Ok(())
+        })
+        .await?;
         let late = json!({"withoutVotes": true, "why": WHY, "vouchedUntilUnixMs": "1700000000000"});
         let refused = stage.cluster.call(asked, "ClusterService/Failover", late);
         let said = refused.err().context("a word that is over was taken")?.to_string();

@@ -13,7 +13,7 @@ use crate::none;
 const PURE: [&str; 3] = ["holdfast-model", "holdfast-agent-decide", "holdfast-replication"];
 
 /// What a pure crate may not list: everything that does I/O, waits or looks at a clock.
-const IMPURE: [&str; 17] = [
+const IMPURE: [&str; 18] = [
     "async-trait",
     "axum",
     "getrandom",
@@ -26,6 +26,7 @@ const IMPURE: [&str; 17] = [
     "rustls",
     "tempfile",
     "tokio",
+    "mysql_async",
     "tokio-postgres",
     "tokio-util",
     "tonic",
@@ -37,9 +38,10 @@ const IMPURE: [&str; 17] = [
 const DOMAINS: [&str; 3] = ["holdfast-engine", "holdfast-storage", "holdfast-backup"];
 
 /// Dependencies with few users.
-const FEW_USERS: [(&str, &[&str]); 11] = [
+const FEW_USERS: [(&str, &[&str]); 12] = [
     ("io-uring", &["holdfast-storage-io"]),
     ("nix", &["holdfast-storage", "holdfast-storage-io", "holdfast-engine", "holdfast-agent"]),
+    ("mysql_async", &["holdfast-engine"]),
     ("tokio-postgres", &["holdfast-engine"]),
     ("mysql_async", &["holdfast-engine"]),
     ("object_store", &["holdfast-backup"]),

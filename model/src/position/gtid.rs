@@ -111,6 +111,11 @@ impl GtidSet {
         self.runs.get(&(source, String::new())).and_then(|runs| runs.last()).map_or(0, |(_, last)| *last)
     }
 
+    /// Under whose names it holds untagged transactions.
+    pub fn sources(&self) -> impl Iterator<Item = Source> {
+        self.runs.keys().filter(|(_, tag)| tag.is_empty()).map(|(source, _)| *source)
+    }
+
     /// Whether everything in `other` is in this one.
     #[must_use]
     pub fn covers(&self, other: &Self) -> bool {

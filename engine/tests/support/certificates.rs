@@ -10,8 +10,6 @@ use rcgen::{
     KeyPair, KeyUsagePurpose,
 };
 
-use crate::support::give_to_engine;
-
 pub(crate) struct Authority {
     pem: String,
     issuer: Issuer<'static, KeyPair>,
@@ -28,8 +26,8 @@ impl Authority {
         Self { pem, issuer: Issuer::new(params, key) }
     }
 
-    /// A certificate for `node`, as files in `folder` that the engine's user owns.
-    pub(crate) fn issue(&self, folder: &Path, node: &str) -> Tls {
+    /// A certificate for `node`, as files in `folder`, each of which is given to the engine's user by `give`.
+    pub(crate) fn issue(&self, folder: &Path, node: &str, give: impl Fn(&Path)) -> Tls {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(vec![node.to_owned()]).unwrap();
         params.distinguished_name = named(node);
@@ -40,7 +38,7 @@ impl Authority {
             let path = folder.join(format!("{node}-{name}.pem"));
             fs::write(&path, text).unwrap();
             fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
-            give_to_engine(&path);
+            give(&path);
             path
         };
         Tls {

@@ -1,0 +1,22 @@
+//! MySQL 8.4 to 9.
+//!
+//! * Places and versions: [`Layout`], [`Version`], [`argv`].
+//! * What the agent renders: [`config`], which is always closed.
+//! * Names: [`identity`] says under which a member writes, and how a log tells its last rule.
+//! * What the agent asks over SQL: [`session`], [`status`], [`rules`]; [`gate`] puts in force what clients may do and proves it.
+//! * Replication: [`members`] lets members attach and looks who acks, [`channel`] follows, recruits and promotes.
+
+pub mod argv;
+pub mod channel;
+pub mod config;
+pub mod gate;
+pub mod identity;
+pub mod layout;
+pub mod members;
+pub mod rules;
+pub mod session;
+pub mod status;
+pub mod version;
+
+pub use layout::Layout;
+pub use version::{Version, VersionError};
