@@ -15,7 +15,7 @@ use std::time::Duration;
 use holdfast_model::{GtidSet, Source};
 use tokio::time::{self, Instant};
 
-use super::identity::{login_of, source_of};
+use super::identity::login_of;
 use super::session::{Session, SessionError};
 use crate::links::Upstream;
 use crate::postgres::links::Tls;
@@ -173,7 +173,8 @@ async fn apply_everything(
     }
 }
 
-/// Points the server at `upstream` and sees it receive that member's log. Whether it may was asked before. With `acks` the
+/// Points the server at `upstream` and sees it receive log there, of the `source` that it is where that is known. Whether it may
+/// was asked before. With `acks` the
 /// upstream's commits may wait for this server's; only whom the rule in force names says so.
 ///
 /// Nothing is said to a server that follows there already: `CHANGE REPLICATION SOURCE` throws received log away, and is only
@@ -185,7 +186,7 @@ pub async fn follow(
     session: &mut Session,
     tls: Option<&Tls>,
     upstream: &Upstream,
-    source: &holdfast_model::Member,
+    source: Option<Source>,
     acks: bool,
     deadline: Duration,
 ) -> Result<(), ChannelError> {
@@ -200,35 +201,65 @@ pub async fn follow(
         session.run("stop replication", "STOP REPLICA").await?;
         session.run("point at the upstream", &change_source(tls, upstream)).await?;
     }
-    if session.acks().await? != acks {
-        // It counts from the receiver's next start.
-        session.run("stop the receiver", "STOP REPLICA IO_THREAD").await?;
-        let word = if acks { "ON" } else { "OFF" };
-        session
-            .run("say whether to ack", &format!("SET GLOBAL rpl_semi_sync_replica_enabled = {word}"))
-            .await?;
-    }
+    set_acks(session, acks).await?;
     session.run("start replication", "START REPLICA").await?;
-    receives(session, source_of(source), until, deadline).await
+    receives(session, source, until, deadline).await
+}
+
+/// Makes the receiver ack, or not. It counts from the receiver's next start, so one that runs is started again.
+///
+/// # Errors
+/// [`SessionError`].
+pub async fn set_acks(session: &mut Session, acks: bool) -> Result<(), SessionError> {
+    if session.acks().await? == acks {
+        return Ok(());
+    }
+    let runs = session.receivers().await?.iter().any(|receiver| receiver.state != "OFF");
+    if runs {
+        session.run("stop the receiver", "STOP REPLICA IO_THREAD").await?;
+    }
+    let word = if acks { "ON" } else { "OFF" };
+    session.run("say whether to ack", &format!("SET GLOBAL rpl_semi_sync_replica_enabled = {word}")).await?;
+    if runs {
+        session.run("start the receiver", "START REPLICA IO_THREAD").await?;
+    }
+    Ok(())
+}
+
+/// Whether the server receives from `upstream` now, and from the `source` that it is where that is known.
+///
+/// # Errors
+/// [`SessionError`].
+pub async fn receives_from(
+    session: &mut Session,
+    upstream: &Upstream,
+    source: Option<Source>,
+) -> Result<bool, SessionError> {
+    if !points_at(session, upstream).await? {
+        return Ok(false);
+    }
+    let is_it = |found: Source| source.is_none_or(|wanted| wanted == found);
+    let receivers = session.receivers().await?;
+    Ok(receivers.iter().any(|receiver| receiver.state == "ON" && receiver.source.is_some_and(is_it)))
 }
 
 async fn receives(
     session: &mut Session,
-    wanted: Source,
+    wanted: Option<Source>,
     until: Instant,
     deadline: Duration,
 ) -> Result<(), ChannelError> {
     loop {
         let receiver = session.receivers().await?.pop();
         let said = match receiver {
-            Some(Receiver { source: Some(found), state, .. }) if state == "ON" && found == wanted => {
-                return Ok(());
-            }
+            Some(Receiver { source: Some(found), state, .. }) if state == "ON" => match wanted {
+                Some(wanted) if wanted != found => {
+                    session.run("stop the receiver", "STOP REPLICA IO_THREAD").await?;
+                    return Err(ChannelError::OtherSource { found, wanted });
+                }
+                Some(_) | None => return Ok(()),
+            },
             // Before the other end has said who it is, there is none.
-            Some(Receiver { source: Some(found), state, .. }) if state == "ON" => {
-                session.run("stop the receiver", "STOP REPLICA IO_THREAD").await?;
-                return Err(ChannelError::OtherSource { found, wanted });
-            }
             Some(Receiver { said, .. }) => said,
             None => String::new(),
         };

@@ -240,6 +240,15 @@ mod tests {
     }
 
     #[test]
+    fn the_documentation_lists_every_owned_setting() {
+        let documented = include_str!("../../../docs/mysql.md");
+        for name in owned::FIXED.iter().map(|own| own.name).chain(owned::OTHERS.iter().map(|(name, _)| *name))
+        {
+            assert!(documented.contains(&format!("\n| `{name}` |")), "{name} is not in docs/mysql.md");
+        }
+    }
+
+    #[test]
     fn every_error_is_reported_at_once() {
         let err = rendered(&[
             ("x;y", "1"),

@@ -98,17 +98,16 @@ pub async fn apply(
     members: &BTreeSet<Member>,
     deadline: Duration,
 ) -> Result<(), GateError> {
-    let logins = init_connect(gate, members);
     match gate {
         Gate::Closed { .. } => {
-            set_text(session, "init_connect", &logins).await?;
+            set_logins(session, gate, members).await?;
             wait_for(session, sync).await?;
         }
         Gate::ReadOnly { .. } | Gate::Open { .. } => {
             wait_for(session, sync).await?;
             let read_only = if matches!(gate, Gate::Open { .. }) { "OFF" } else { "ON" };
             set_word(session, "read_only", read_only).await?;
-            set_text(session, "init_connect", &logins).await?;
+            set_logins(session, gate, members).await?;
         }
     }
     match (lets_in(layout, deadline).await?, gate) {
@@ -116,6 +115,18 @@ pub async fn apply(
         (false, Gate::ReadOnly { .. } | Gate::Open { .. }) => Err(GateError::KeptOut),
         (true, _) | (false, _) => Ok(()),
     }
+}
+
+/// Says who may log in, and nothing else.
+///
+/// # Errors
+/// [`GateError`].
+pub async fn set_logins(
+    session: &mut Session,
+    gate: &Gate,
+    members: &BTreeSet<Member>,
+) -> Result<(), GateError> {
+    set_text(session, "init_connect", &init_connect(gate, members)).await
 }
 
 /// Makes commits wait for the acks of `sync`. Turning the wait off releases whoever waits: it is done only for a rule with k = 0,

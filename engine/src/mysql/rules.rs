@@ -11,9 +11,10 @@
 //! the binlog as well, and wait for that one. Rows that wait are read as well
 //! (`READ UNCOMMITTED`): the newest rule of a log is the newest that is written, acked or not.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use holdfast_model::{Gtid, GtidSet, Rule, RuleId, Term};
+use holdfast_model::{Gtid, GtidSet, NodeName, Rule, RuleId, Term};
 use tokio::task::JoinSet;
 use tokio::time::{self, Instant};
 
@@ -93,6 +94,31 @@ impl Session {
         let mut rules = self.newest_rules(RULES_MAX).await?;
         rules.reverse();
         Ok(rules)
+    }
+
+    /// Nodes that an operator holds out.
+    ///
+    /// # Errors
+    /// [`SessionError`].
+    pub async fn held_out(&mut self) -> Result<BTreeSet<NodeName>, SessionError> {
+        let doing = "read who is held out";
+        let rows: Vec<String> = self.rows(doing, &format!("SELECT node FROM {DATABASE}.held_out")).await?;
+        let node = |text: String| text.parse().map_err(|_| SessionError::Answer { doing, found: text });
+        rows.into_iter().map(node).collect()
+    }
+
+    /// Holds a node out, or not any more. Waits for acks, as every commit does.
+    ///
+    /// # Errors
+    /// [`SessionError`].
+    pub async fn hold_out(&mut self, node: &NodeName, out: bool) -> Result<(), SessionError> {
+        // A node's name holds no quote (model::ids).
+        let sql = if out {
+            format!("INSERT IGNORE INTO {DATABASE}.held_out (node) VALUES ('{node}')")
+        } else {
+            format!("DELETE FROM {DATABASE}.held_out WHERE node = '{node}'")
+        };
+        self.run("hold a node out", &sql).await
     }
 
     /// Whether the transaction `gtid` is committed or being committed: in the binlog, waiting for acks or for one before it that

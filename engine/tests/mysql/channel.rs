@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use holdfast_engine::Ackers;
 use holdfast_engine::mysql::argv::Start;
 use holdfast_engine::mysql::channel::{self, ChannelError, promote, recruit};
+use holdfast_engine::mysql::identity::source_of;
 
 use crate::cluster::{CLOSED, Cluster, OPEN, STEP, caught_up, rule};
 use crate::server::{eventually, markers, waiters};
@@ -63,8 +64,9 @@ async fn a_member_that_cannot_apply_is_not_recruited_and_keeps_its_relay_log() {
     let elsewhere = primary.upstream_for(&follower.server.member, 2);
     let elsewhere = holdfast_engine::links::Upstream { address: "127.0.0.1:1".parse().unwrap(), ..elsewhere };
     let tls = follower.server.tls.clone();
-    let to = primary.member();
-    let refused = channel::follow(&mut follower.session, tls.as_ref(), &elsewhere, &to, true, STEP).await;
+    let to = source_of(&primary.member());
+    let refused =
+        channel::follow(&mut follower.session, tls.as_ref(), &elsewhere, Some(to), true, STEP).await;
     assert!(matches!(refused, Err(ChannelError::Applier { .. })), "{refused:?}");
     follower.server.kill();
     follower.restart(Start::Standby).await;

@@ -8,6 +8,7 @@ use holdfast_engine::links::Upstream;
 use holdfast_engine::mysql::argv::Start;
 use holdfast_engine::mysql::channel::{self, ChannelError};
 use holdfast_engine::mysql::gate;
+use holdfast_engine::mysql::identity::source_of;
 use holdfast_engine::mysql::members;
 use holdfast_engine::mysql::rules::{RuleError, Writer};
 use holdfast_engine::mysql::session::Session;
@@ -100,7 +101,8 @@ impl Node {
     pub(crate) async fn follow(&mut self, upstream: &Node, acks: bool) -> Result<(), ChannelError> {
         let upstream_of = upstream.upstream_for(&self.server.member, 1);
         let tls = self.server.tls.as_ref();
-        channel::follow(&mut self.session, tls, &upstream_of, &upstream.server.member, acks, STEP).await
+        let source = Some(source_of(&upstream.server.member));
+        channel::follow(&mut self.session, tls, &upstream_of, source, acks, STEP).await
     }
 }
 

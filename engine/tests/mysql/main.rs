@@ -7,10 +7,13 @@
 #[path = "../support/certificates.rs"]
 mod certificates;
 
+mod backup;
+mod binlog;
 mod channel;
 mod cluster;
 mod config;
 mod gate;
 mod members;
+mod purge;
 mod rules;
 mod server;

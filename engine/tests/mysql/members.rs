@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use holdfast_engine::Ackers;
 use holdfast_engine::mysql::channel::ChannelError;
+use holdfast_engine::mysql::identity::source_of;
 use holdfast_engine::mysql::members::drop_login;
 use holdfast_model::Member;
 
@@ -31,7 +32,7 @@ async fn a_member_needs_its_nodes_certificate() {
         &mut thief.session,
         tls.as_ref(),
         &upstream,
-        &members[0],
+        Some(source_of(&members[0])),
         false,
         short,
     )

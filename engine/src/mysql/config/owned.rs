@@ -78,7 +78,7 @@ pub(super) const FIXED: &[Owned] = &[
 ];
 
 /// Set per server, or never set at all.
-const OTHERS: &[(&str, &str)] = &[
+pub(super) const OTHERS: &[(&str, &str)] = &[
     ("datadir", PLACE),
     ("basedir", PLACE),
     ("socket", PLACE),
