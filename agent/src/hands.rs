@@ -12,12 +12,14 @@ use async_trait::async_trait;
 use holdfast_engine::engine::Cause;
 use holdfast_engine::postgres::recovery::RecoveryFile;
 use holdfast_engine::postgres::standby::Hands;
+use holdfast_model::status::Progress;
 use serde::de::DeserializeOwned;
 
 use crate::child::process::ProcessId;
 use crate::helper::{CallError, HelperClient};
 use crate::jobs::restore::RestoreOrders;
 use crate::jobs::standby::MadeStandby;
+
 use crate::worker::{JobError, JobHandle, Role};
 
 /// A look into `/proc`, in a process of its own. What waits longer waits for a disk.
@@ -31,10 +33,10 @@ const FILES_DEADLINE: Duration = Duration::from_secs(30);
 pub enum FilesError {
     /// No worker.
     #[error("start a worker for the data directory")]
-    Worker(#[source] CallError),
+    Worker(#[from] CallError),
     /// It failed.
     #[error("work in the data directory")]
-    Job(#[source] JobError),
+    Job(#[from] JobError),
     /// It does not answer. It may still do what it was told.
     #[error("work in the data directory: not done within {} ms", .0.as_millis())]
     Late(Duration),
@@ -88,8 +90,24 @@ pub async fn mend_log(helper: &HelperClient, data_dir: PathBuf) -> Result<MadeSt
 }
 
 async fn run<T: DeserializeOwned>(helper: &HelperClient, orders: RestoreOrders) -> Result<T, FilesError> {
-    let worker = helper.start_worker(Role::Restore, WORKER_DEADLINE).await.map_err(FilesError::Worker)?;
-    let handle = JobHandle::start(worker, &orders, WORKER_DEADLINE).await.map_err(FilesError::Job)?;
-    let done = tokio::time::timeout(FILES_DEADLINE, handle.follow(drop)).await;
-    done.map_err(|_| FilesError::Late(FILES_DEADLINE))?.map_err(FilesError::Job)
+    let done = tokio::time::timeout(FILES_DEADLINE, run_job(helper, &orders, drop)).await;
+    done.map_err(|_| FilesError::Late(FILES_DEADLINE))?
+}
+
+/// Runs a job of the restore worker to its end, however long that is.
+///
+/// # Errors
+/// There is no worker, or it failed.
+pub async fn run_job<T, E>(
+    helper: &HelperClient,
+    orders: &RestoreOrders,
+    tell: impl Fn(Progress) + Send,
+) -> Result<T, E>
+where
+    T: DeserializeOwned,
+    E: From<CallError> + From<JobError>,
+{
+    let worker = helper.start_worker(Role::Restore, WORKER_DEADLINE).await?;
+    let handle = JobHandle::start(worker, orders, WORKER_DEADLINE).await?;
+    Ok(handle.follow(tell).await?)
 }

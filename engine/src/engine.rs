@@ -114,7 +114,7 @@ pub trait Engine: Send {
 
     /// What members said of themselves: up to where each has the log on its disk. Only for an engine that is not told of acks by
     /// its members' streams; what a member has said that it holds, it holds.
-    fn hear(&mut self, _held: &BTreeMap<Member, holdfast_model::Position>) {}
+    fn hear(&mut self, _held: &BTreeMap<Member, Position>) {}
 
     /// Puts gate and ack list in force and proves it. On an error the gate is not known to be either way.
     async fn apply_gate(&mut self, gate: &Gate, ackers: &Ackers) -> Result<(), EngineError>;

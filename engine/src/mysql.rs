@@ -8,12 +8,14 @@
 //! * Replication: [`members`] lets members attach and looks who acks, [`channel`] follows, recruits and promotes.
 //! * Log and copies: [`purge`] lets go of binlog, [`backup`] copies the data, [`binlog`] takes log apart and puts it together, [`replay`] has it
 //!   applied.
+//! * [`Mysql`] joins them behind [`crate::Engine`].
 
 pub mod argv;
 pub mod backup;
 pub mod binlog;
 pub mod channel;
 pub mod config;
+mod driver;
 pub mod gate;
 pub mod identity;
 pub mod layout;
@@ -26,5 +28,6 @@ pub mod status;
 pub mod version;
 pub mod weakened;
 
+pub use driver::{Deadlines, Mysql, Setup};
 pub use layout::Layout;
 pub use version::{Version, VersionError};

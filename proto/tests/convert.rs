@@ -7,7 +7,7 @@ mod arbitrary;
 use arbitrary::{certificate, node_view};
 use holdfast_model::peer::Part;
 use holdfast_model::status::NodeView;
-use holdfast_model::{Position, Vouch};
+use holdfast_model::{GtidSet, Position, Vouch};
 use holdfast_proto::convert::{Invalid, Wire};
 use holdfast_proto::reply::{BackupDetail, Closed, Explanation, LogStatus, PlannedDevice, Vote, WipeConsent};
 use holdfast_proto::request::{
@@ -280,6 +280,18 @@ fn every_fault_of_what_members_ask_is_named_at_once() {
     let change = v1::ChangeMemberRequest { target: Some(target()), node: "N3".to_owned(), change: 0 };
     assert_eq!(refused_fields::<ChangeMember>(change), ["node", "change"]);
     assert_eq!(refused_fields::<Vote>(v1::AskVoteResponse { vote: 0 }), ["vote"]);
+}
+
+#[test]
+fn a_position_that_was_left_out_is_refused() {
+    assert_eq!(refused_fields::<Closed>(v1::CloseResponse::default()), ["position"]);
+    let set = "3e11fa47-71ca-11e1-9e33-c80aa9429562:1-5";
+    for text in ["0/16B3748", set, "none"] {
+        let closed = v1::CloseResponse { position: text.to_owned() };
+        assert_eq!(Closed::from_wire(closed.clone()).unwrap().to_wire(), closed);
+    }
+    let nothing = Closed { position: GtidSet::EMPTY.into() };
+    assert_eq!(Closed::from_wire(nothing.to_wire()).unwrap(), nothing);
 }
 
 #[test]

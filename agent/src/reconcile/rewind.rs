@@ -37,6 +37,7 @@ use super::{Node, Reconciler};
 use crate::chain::Chain;
 use crate::data::{DataRecord, Rewinding};
 use crate::engine_actor::Process;
+use crate::hands;
 use crate::helper::CallError;
 use crate::helper::protocol::EngineProgram;
 use crate::jobs::restore::RestoreOrders;
@@ -44,9 +45,8 @@ use crate::jobs::rewind::{Copied, RewindOrders, Sides};
 use crate::operations::Ticket;
 use crate::supervisor::SupervisorError;
 use crate::supervisor::stop::{Patience, StopBy};
-use crate::worker::{JobError, JobHandle, Role, VolumeCallError};
+use crate::worker::{JobError, VolumeCallError};
 
-const WORKER_DEADLINE: Duration = Duration::from_secs(10);
 /// For the primary to let this member read its files: two turns of its loops, and a checkpoint.
 const LENT_WITHIN: Duration = Duration::from_secs(120);
 /// Reading what differs of a large database.
@@ -277,7 +277,7 @@ impl Reconciler {
         info!(replayed = %flushed, "the rewound copy is whole");
         self.node.engine.stop(StopBy::Fast).await;
         let orders = RewindOrders::Mark { sides: sides(&self.node), tail: rewinding.tail.clone() };
-        run_job::<()>(&self.node, orders).await?;
+        work::<()>(&self.node, orders).await?;
         step(holdfast_model::step::rewind::MARKED);
         let taking = Rewinding { stage: RewindStage::Taking, ..rewinding.clone() };
         desk.write_data(DataRecord::Rewinding(taking)).await?;
@@ -312,7 +312,7 @@ impl Reconciler {
         let (sides, member) = (sides(&node), desk.member());
         let access = desk.facts().identity.cluster_id.and_then(|cluster| node.access(cluster));
         self.rewinds.clearing.spawn(async move {
-            let cleared = run_job::<()>(&node, RewindOrders::Clear { sides, member, access }).await;
+            let cleared = work::<()>(&node, RewindOrders::Clear { sides, member, access }).await;
             if let Err(err) = &cleared {
                 info!(error = %Chain(err), "what a rewind left beside the data is not cleared yet");
             }
@@ -400,7 +400,7 @@ async fn bring_back(
     // Of an agent before this one.
     node.supervisor.kill_orphans(Patience::default()).await?;
     ticket.phase("copying the data directory");
-    let copied: Copied = run_job(node, RewindOrders::Copy(sides.clone())).await?;
+    let copied: Copied = work(node, RewindOrders::Copy(sides.clone())).await?;
     step(holdfast_model::step::rewind::COPIED);
     ticket.phase("waiting for the primary to let this member read its files");
     let flushed = until_lent(node, desk, rewinding).await?;
@@ -409,7 +409,7 @@ async fn bring_back(
     let args = launch.args.iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
     node.supervisor.run_to_end(EngineProgram::Rewind, args, REWIND_DEADLINE).await?;
     let (onto, tail) = (rewinding.onto, rewinding.tail.clone());
-    run_job::<()>(node, RewindOrders::Prepare { sides, onto, tail, flushed }).await?;
+    work::<()>(node, RewindOrders::Prepare { sides, onto, tail, flushed }).await?;
     step(holdfast_model::step::rewind::REWOUND);
     let replaying = Rewinding { stage: RewindStage::Replaying, ..rewinding.clone() };
     desk.write_data(DataRecord::Rewinding(replaying)).await?;
@@ -458,10 +458,8 @@ async fn until_promised(node: &Node, desk: &Desk, onto: Term) {
     }
 }
 
-async fn run_job<T: DeserializeOwned>(node: &Node, orders: RewindOrders) -> Result<T, RewindError> {
-    let worker = node.helper.start_worker(Role::Restore, WORKER_DEADLINE).await?;
-    let handle = JobHandle::start(worker, &RestoreOrders::Rewind(orders), WORKER_DEADLINE).await?;
-    Ok(handle.follow(drop).await?)
+async fn work<T: DeserializeOwned>(node: &Node, orders: RewindOrders) -> Result<T, RewindError> {
+    hands::run_job(&node.helper, &RestoreOrders::Rewind(orders), drop).await
 }
 
 /// How a copy came to be of no use.

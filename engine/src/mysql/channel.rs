@@ -8,7 +8,8 @@
 //! * `a_recruited_member_acks_nothing_more` (T14).
 //! * `a_member_that_cannot_apply_is_not_recruited_and_keeps_its_relay_log` (M6, Vitess 21092).
 //! * `following_the_same_primary_again_says_nothing_to_the_server`.
-//! * `whoever_holds_what_the_primary_does_not_does_not_follow` (M4).
+//! * `whoever_holds_what_the_primary_does_not_is_seen_by_its_set` (M4).
+//! * `a_rule_is_told_by_what_was_only_received` (T13).
 
 use std::time::Duration;
 

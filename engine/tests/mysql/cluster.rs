@@ -13,7 +13,7 @@ use holdfast_engine::mysql::members;
 use holdfast_engine::mysql::rules::{RuleError, Writer};
 use holdfast_engine::mysql::session::Session;
 use holdfast_model::status::{Gate, GateClosed};
-use holdfast_model::{GtidSet, Lsn, Member, Rule, RuleId, Term, Voter, VoterKind};
+use holdfast_model::{GtidSet, Member, Rule, RuleId, Term, Voter, VoterKind};
 
 use crate::certificates::Authority;
 use crate::server::{Client, Server, cluster_id, eventually, give, markers};
@@ -50,7 +50,7 @@ pub(crate) fn rule(number: u32, version: u32, k: u32, voters: &[Member]) -> Rule
         voters: voters.iter().map(voter).collect(),
         k,
         previous: None,
-        start: Lsn::ZERO,
+        start: GtidSet::EMPTY.into(),
     }
 }
 

@@ -12,6 +12,7 @@ mod binlog;
 mod channel;
 mod cluster;
 mod config;
+mod driver;
 mod gate;
 mod members;
 mod purge;

@@ -2,7 +2,7 @@
 
 use holdfast_model::ByteCount;
 
-use super::{Reader, Wire};
+use super::{Reader, Wire, position_to_wire};
 use crate::reply::{Backup, BackupContent, BackupDetail, LogRange, LogStatus};
 use crate::v1;
 
@@ -14,8 +14,8 @@ impl Wire for Backup {
             id: self.id.clone(),
             member: self.member.to_string(),
             term: self.term.number(),
-            start: self.start.to_string(),
-            stop: self.stop.to_string(),
+            start: position_to_wire(&self.start),
+            stop: position_to_wire(&self.stop),
             started: self.started.clone(),
             finished: self.finished.clone(),
             engine_version: self.engine_version.clone(),
@@ -29,8 +29,8 @@ impl Wire for Backup {
         let id = reader.filled("id", message.id);
         let member = reader.parse("member", &message.member);
         let term = reader.term("term", message.term);
-        let start = reader.parse("start", &message.start);
-        let stop = reader.parse("stop", &message.stop);
+        let start = reader.position("start", &message.start);
+        let stop = reader.position("stop", &message.stop);
         Some(Self {
             id: id?,
             member: member?,
@@ -87,13 +87,17 @@ impl Wire for LogRange {
     type Message = v1::LogRange;
 
     fn to_wire(&self) -> v1::LogRange {
-        v1::LogRange { term: self.term.number(), start: self.start.to_string(), end: self.end.to_string() }
+        v1::LogRange {
+            term: self.term.number(),
+            start: position_to_wire(&self.start),
+            end: position_to_wire(&self.end),
+        }
     }
 
     fn read(reader: &mut Reader, message: v1::LogRange) -> Option<Self> {
         let term = reader.term("term", message.term);
-        let start = reader.parse("start", &message.start);
-        let end = reader.parse("end", &message.end);
+        let start = reader.position("start", &message.start);
+        let end = reader.position("end", &message.end);
         Some(Self { term: term?, start: start?, end: end? })
     }
 }

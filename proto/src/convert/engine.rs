@@ -3,7 +3,7 @@
 use holdfast_model::Tick;
 use holdfast_model::status::{DataView, EngineView, RewindStage};
 
-use super::{Reader, Wire};
+use super::{Reader, Wire, position_to_wire};
 use crate::v1;
 use crate::v1::data_view as data;
 use crate::v1::engine_view as engine;
@@ -88,7 +88,7 @@ impl Wire for EngineView {
                     version: version.clone(),
                     in_recovery: *in_recovery,
                     timeline: timeline.number(),
-                    flushed: flushed.to_string(),
+                    flushed: position_to_wire(flushed),
                 })
             }
             Self::Stopping { pid, since } => {
@@ -109,7 +109,7 @@ impl Wire for EngineView {
             }
             engine::State::Running(running) => {
                 let timeline = reader.term("timeline", running.timeline);
-                let flushed = reader.parse("flushed", &running.flushed);
+                let flushed = reader.position("flushed", &running.flushed);
                 Self::Running {
                     pid: running.pid,
                     version: running.version,

@@ -5,7 +5,7 @@ use holdfast_replication::account::{DiscardedTail, LossCertificate};
 use holdfast_replication::choose::{Certificate, Report};
 use holdfast_replication::promise::Attempt;
 
-use super::{Reader, Wire};
+use super::{Reader, Wire, position_to_wire};
 use crate::reply::{Closed, Vote};
 use crate::request::{AskNear, AskVote, AwaitPosition, Close, Follow, Promote, Recruit, Reopen};
 use crate::v1;
@@ -31,7 +31,7 @@ impl Wire for Report<Position> {
         v1::Report {
             member: self.member.to_string(),
             rules: self.rules.iter().map(Wire::to_wire).collect(),
-            position: self.position.to_string(),
+            position: position_to_wire(&self.position),
             promised_before: self.promised_before.map(holdfast_model::Term::number),
         }
     }
@@ -39,7 +39,7 @@ impl Wire for Report<Position> {
     fn read(reader: &mut Reader, message: v1::Report) -> Option<Self> {
         let member = reader.parse("member", &message.member);
         let rules = reader.list("rules", message.rules);
-        let position = reader.parse("position", &message.position);
+        let position = reader.position("position", &message.position);
         let promised_before = reader.term_optional("promised_before", message.promised_before);
         Some(Self { member: member?, rules: rules?, position: position?, promised_before: promised_before? })
     }
@@ -55,7 +55,7 @@ impl Wire for Certificate<Position> {
             rule: Some(self.rule.to_wire()),
             absent: self.absent.iter().map(ToString::to_string).collect(),
             chosen: self.chosen.to_string(),
-            position: self.position.to_string(),
+            position: position_to_wire(&self.position),
         }
     }
 
@@ -66,7 +66,7 @@ impl Wire for Certificate<Position> {
         let rule = reader.required("rule", message.rule);
         let absent = reader.parse_list("absent", &message.absent);
         let chosen = reader.parse("chosen", &message.chosen);
-        let position = reader.parse("position", &message.position);
+        let position = reader.position("position", &message.position);
         Some(Self {
             attempt: attempt?,
             reports: reports?,
@@ -85,16 +85,16 @@ impl Wire for DiscardedTail {
         v1::DiscardedTail {
             member: self.member.to_string(),
             term: self.term.number(),
-            start: self.start.to_string(),
-            end: self.end.to_string(),
+            start: position_to_wire(&self.start),
+            end: position_to_wire(&self.end),
         }
     }
 
     fn read(reader: &mut Reader, message: v1::DiscardedTail) -> Option<Self> {
         let member = reader.parse("member", &message.member);
         let term = reader.term("term", message.term);
-        let start = reader.parse("start", &message.start);
-        let end = reader.parse("end", &message.end);
+        let start = reader.position("start", &message.start);
+        let end = reader.position("end", &message.end);
         Some(Self { member: member?, term: term?, start: start?, end: end? })
     }
 }
@@ -239,11 +239,11 @@ impl Wire for Closed {
     type Message = v1::CloseResponse;
 
     fn to_wire(&self) -> v1::CloseResponse {
-        v1::CloseResponse { position: self.position.to_string() }
+        v1::CloseResponse { position: position_to_wire(&self.position) }
     }
 
     fn read(reader: &mut Reader, message: v1::CloseResponse) -> Option<Self> {
-        Some(Self { position: reader.parse("position", &message.position)? })
+        Some(Self { position: reader.position("position", &message.position)? })
     }
 }
 
@@ -251,12 +251,15 @@ impl Wire for AwaitPosition {
     type Message = v1::AwaitPositionRequest;
 
     fn to_wire(&self) -> v1::AwaitPositionRequest {
-        v1::AwaitPositionRequest { target: Some(self.target.to_wire()), position: self.position.to_string() }
+        v1::AwaitPositionRequest {
+            target: Some(self.target.to_wire()),
+            position: position_to_wire(&self.position),
+        }
     }
 
     fn read(reader: &mut Reader, message: v1::AwaitPositionRequest) -> Option<Self> {
         let target = reader.required("target", message.target);
-        let position = reader.parse("position", &message.position);
+        let position = reader.position("position", &message.position);
         Some(Self { target: target?, position: position? })
     }
 }

@@ -4,6 +4,7 @@
 //! * `arbitrary_bytes_never_panic`: whatever decodes is either accepted or refused with its fields named.
 //! * `a_node_view_survives_the_wire`.
 //! * `unspecified_is_refused`: the zero of every enum means that the sender forgot it.
+//! * `a_position_that_was_left_out_is_refused`: no transaction at all has a word on the wire.
 //!
 //! Not here: comparing a request with this node's state (`agent::api::target`).
 
@@ -22,11 +23,23 @@ mod volume;
 use std::fmt;
 use std::str::FromStr;
 
-use holdfast_model::Term;
+use holdfast_model::{GtidSet, Position, Term};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::refusal::DOMAIN;
+
+/// A GTID set without any transaction. As people write it, it is an empty text, which is also what a field holds that was left
+/// out.
+const NO_TRANSACTIONS: &str = "none";
+
+/// As [`Reader::position`] reads it.
+fn position_to_wire(position: &Position) -> String {
+    match position {
+        Position::Gtids(set) if set.is_empty() => NO_TRANSACTIONS.to_owned(),
+        Position::Gtids(_) | Position::Lsn(_) => position.to_string(),
+    }
+}
 
 /// One field that cannot be accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -203,6 +216,27 @@ impl Reader {
     {
         match text {
             Some(text) => self.parse(field, text).map(Some),
+            None => Some(None),
+        }
+    }
+
+    /// A position. One that was left out is a fault, and not the empty set that its text would be.
+    pub(crate) fn position(&mut self, field: &'static str, text: &str) -> Option<Position> {
+        match text {
+            "" => self.fault(field, format!("is missing: use an LSN, a GTID set or '{NO_TRANSACTIONS}'")),
+            NO_TRANSACTIONS => Some(Position::Gtids(GtidSet::EMPTY)),
+            text => self.parse(field, text),
+        }
+    }
+
+    /// A position that may be left out. The outer `None` is a fault.
+    pub(crate) fn position_optional(
+        &mut self,
+        field: &'static str,
+        text: Option<&str>,
+    ) -> Option<Option<Position>> {
+        match text {
+            Some(text) => self.position(field, text).map(Some),
             None => Some(None),
         }
     }

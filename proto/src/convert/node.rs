@@ -4,7 +4,7 @@ use holdfast_model::Tick;
 use holdfast_model::peer::Part;
 use holdfast_model::status::{BreachesView, Gate, GateClosed, LogView, NodeView, RepositoryView, Weakened};
 
-use super::{Reader, Wire};
+use super::{Reader, Wire, position_to_wire};
 use crate::v1;
 use crate::v1::gate;
 use crate::v1::repository_view as repository;
@@ -103,16 +103,16 @@ impl Wire for LogView {
 
     fn to_wire(&self) -> v1::LogView {
         v1::LogView {
-            shipped: self.shipped.as_ref().map(ToString::to_string),
-            acked: self.acked.as_ref().map(ToString::to_string),
+            shipped: self.shipped.as_ref().map(position_to_wire),
+            acked: self.acked.as_ref().map(position_to_wire),
             failing: self.failing.clone(),
             running: self.running,
         }
     }
 
     fn read(reader: &mut Reader, message: v1::LogView) -> Option<Self> {
-        let shipped = reader.parse_optional("shipped", message.shipped.as_deref());
-        let acked = reader.parse_optional("acked", message.acked.as_deref());
+        let shipped = reader.position_optional("shipped", message.shipped.as_deref());
+        let acked = reader.position_optional("acked", message.acked.as_deref());
         Some(Self { running: message.running, shipped: shipped?, acked: acked?, failing: message.failing })
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use holdfast_model::peer::{Part, PeerSaid, PeerView};
 use holdfast_model::{Member, Position};
 
-use super::{Reader, Wire};
+use super::{Reader, Wire, position_to_wire};
 use crate::v1;
 use crate::v1::part;
 
@@ -57,7 +57,7 @@ impl Wire for Part {
 }
 
 fn stream_to_wire((member, flushed): (&Member, &Position)) -> part::Stream {
-    part::Stream { member: member.to_string(), flushed: flushed.to_string() }
+    part::Stream { member: member.to_string(), flushed: position_to_wire(flushed) }
 }
 
 /// One end of a stream, before it is known that no member is listed twice.
@@ -72,7 +72,7 @@ impl Wire for Stream {
 
     fn read(reader: &mut Reader, message: part::Stream) -> Option<Self> {
         let member = reader.parse("member", &message.member);
-        let flushed = reader.parse("flushed", &message.flushed);
+        let flushed = reader.position("flushed", &message.flushed);
         Some(Self(member?, flushed?))
     }
 }
@@ -125,8 +125,8 @@ impl Wire for PeerSaid {
             promised: self.promised.map(holdfast_model::Term::number),
             gate: Some(self.gate.to_wire()),
             part: Some(self.part.to_wire()),
-            flushed: self.flushed.as_ref().map(ToString::to_string),
-            shipped: self.shipped.as_ref().map(ToString::to_string),
+            flushed: self.flushed.as_ref().map(position_to_wire),
+            shipped: self.shipped.as_ref().map(position_to_wire),
         }
     }
 
@@ -136,8 +136,8 @@ impl Wire for PeerSaid {
         let promised = reader.term_optional("promised", message.promised);
         let gate = reader.required("gate", message.gate);
         let part = reader.required("part", message.part);
-        let flushed = reader.parse_optional("flushed", message.flushed.as_deref());
-        let shipped = reader.parse_optional("shipped", message.shipped.as_deref());
+        let flushed = reader.position_optional("flushed", message.flushed.as_deref());
+        let shipped = reader.position_optional("shipped", message.shipped.as_deref());
         Some(Self {
             member: member?,
             rule: rule?,

@@ -2,7 +2,7 @@
 
 use holdfast_model::{Promise, Rule, RuleId, Voter, VoterKind};
 
-use super::{Reader, Wire};
+use super::{Reader, Wire, position_to_wire};
 use crate::v1;
 
 impl Wire for RuleId {
@@ -50,7 +50,7 @@ impl Wire for Rule {
             voters: self.voters.iter().map(Wire::to_wire).collect(),
             k: self.k,
             previous: self.previous.as_ref().map(Wire::to_wire),
-            start: self.start.to_string(),
+            start: position_to_wire(&self.start),
         }
     }
 
@@ -59,7 +59,7 @@ impl Wire for Rule {
         let primary = reader.parse("primary", &message.primary);
         let voters = reader.list("voters", message.voters);
         let previous = reader.optional("previous", message.previous);
-        let start = reader.parse("start", &message.start);
+        let start = reader.position("start", &message.start);
         Some(Self {
             id: id?,
             primary: primary?,

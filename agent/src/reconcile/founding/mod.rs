@@ -32,9 +32,9 @@ use tracing::{error, warn};
 use super::Node;
 use super::volume::Desk;
 use crate::chain::Chain as Causes;
+use crate::hands;
 use crate::jobs::restore::RestoreOrders;
 use crate::operations::Ticket;
-use crate::worker::{JobHandle, Role};
 
 pub use error::FoundingError;
 pub(super) use replay::{Replayed, prepare};
@@ -86,7 +86,5 @@ async fn run_job<T: DeserializeOwned>(
     orders: &RestoreOrders,
     ticket: &Ticket,
 ) -> Result<T, FoundingError> {
-    let worker = node.helper.start_worker(Role::Restore, WORKER_DEADLINE).await?;
-    let handle = JobHandle::start(worker, orders, WORKER_DEADLINE).await?;
-    Ok(handle.follow(|progress| ticket.progress(progress)).await?)
+    hands::run_job(&node.helper, orders, |progress| ticket.progress(progress)).await
 }
