@@ -26,7 +26,10 @@ for part in "$@"; do
     recipe="$root/scripts/setup/$part.sh"
     [ -f "$recipe" ] || { echo "setup: no such part: $part" >&2; exit 2; }
     stamp="$cache/stamps/$part"
-    sum=$(cat "$recipe" "$root/scripts/setup/wheels.txt" "$root/scripts/setup/$part"*.txt "$root"/scripts/setup/lib/*.sh 2>/dev/null | cksum)
+    sum=$({
+        cat "$recipe" "$root/scripts/setup/wheels.txt" "$root/scripts/setup/$part"*.txt
+        ! grep -q setup/lib/ "$recipe" || cat "$root/scripts/setup/lib"/*.sh
+    } 2>/dev/null | cksum)
     # Packages live in the machine, not in .cache: a stamp proves nothing about a new machine with an old checkout.
     if [ "$part" != packages ] && [ "$(cat "$stamp" 2>/dev/null)" = "$sum" ]; then
         continue

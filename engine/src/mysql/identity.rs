@@ -105,7 +105,7 @@ mod tests {
     #[test]
     fn a_set_tells_its_last_rule() {
         let markers = cluster(0x1234_5678_9abc_def0_0000_0000_dead_beef);
-        let own = Gtid { source: Source(7), number: 9 };
+        let own = Gtid { source: Source(7 << 96), number: 9 };
         let set = GtidSet::EMPTY.with(own);
         assert_eq!(markers.last_rule(&set), None);
         let set =

@@ -10,8 +10,9 @@ use super::{CARRIED_OUT_WITHIN, Death, Outages, rounds};
 use crate::rewound::leave_a_tail;
 use crate::stage::{Stage, play};
 
-/// Said by a server that was just asked to stop, or by one that is being started.
-const SAID: &[&str] = &["the database system is"];
+/// Said by a server that was just asked to stop, or by one that is being started; and by an agent of a server that the agent before it
+/// had asked to stop, which it cannot know.
+const SAID: &[&str] = &["the database system is", "engine ended by itself"];
 
 async fn play_round(stage: &mut Stage, step: Step) -> Result<()> {
     let old = stage.cluster.primary()?;
