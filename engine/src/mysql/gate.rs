@@ -73,10 +73,10 @@ pub fn init_connect(gate: &Gate, members: &BTreeSet<Member>) -> String {
     }
 }
 
-/// How many acks `sync` asks of a commit; `None` where it waits for nobody.
+/// How many acks `ackers` ask of a commit; `None` where it waits for nobody.
 #[must_use]
-pub fn acks(sync: &Ackers) -> Option<u32> {
-    match sync {
+pub fn acks(ackers: &Ackers) -> Option<u32> {
+    match ackers {
         Ackers::Alone => None,
         Ackers::AnyOf { k, .. } => Some((*k).clamp(1, NEVER)),
         Ackers::Nobody => Some(NEVER),
@@ -94,17 +94,17 @@ pub async fn apply(
     session: &mut Session,
     layout: &Layout,
     gate: &Gate,
-    sync: &Ackers,
+    ackers: &Ackers,
     members: &BTreeSet<Member>,
     deadline: Duration,
 ) -> Result<(), GateError> {
     match gate {
         Gate::Closed { .. } => {
             set_logins(session, gate, members).await?;
-            wait_for(session, sync).await?;
+            wait_for(session, ackers).await?;
         }
         Gate::ReadOnly { .. } | Gate::Open { .. } => {
-            wait_for(session, sync).await?;
+            wait_for(session, ackers).await?;
             let read_only = if matches!(gate, Gate::Open { .. }) { "OFF" } else { "ON" };
             set_word(session, "read_only", read_only).await?;
             set_logins(session, gate, members).await?;
@@ -129,10 +129,10 @@ pub async fn set_logins(
     set_text(session, "init_connect", &init_connect(gate, members)).await
 }
 
-/// Makes commits wait for the acks of `sync`. Turning the wait off releases whoever waits: it is done only for a rule with k = 0,
+/// Makes commits wait for the acks of `ackers`. Turning the wait off releases whoever waits: it is done only for a rule with k = 0,
 /// under which what waits is durable.
-async fn wait_for(session: &mut Session, sync: &Ackers) -> Result<(), GateError> {
-    let Some(acks) = acks(sync) else {
+async fn wait_for(session: &mut Session, ackers: &Ackers) -> Result<(), GateError> {
+    let Some(acks) = acks(ackers) else {
         return set_word(session, "rpl_semi_sync_source_enabled", "OFF").await;
     };
     // First the number, which may be too high for a moment, never too low.

@@ -74,8 +74,8 @@ impl Node {
         self.server.client().await.unwrap()
     }
 
-    pub(crate) async fn apply(&mut self, gate: &Gate, sync: &Ackers, members: &BTreeSet<Member>) {
-        gate::apply(&mut self.session, &self.server.layout, gate, sync, members, STEP).await.unwrap();
+    pub(crate) async fn apply(&mut self, gate: &Gate, ackers: &Ackers, members: &BTreeSet<Member>) {
+        gate::apply(&mut self.session, &self.server.layout, gate, ackers, members, STEP).await.unwrap();
     }
 
     pub(crate) async fn write_rule(&mut self, rule: &Rule) -> Result<GtidSet, RuleError> {
