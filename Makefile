@@ -44,7 +44,7 @@ test-long: test ## what is too long for CI: run by hand before an issue is close
 	PROPTEST_CASES=20000 $(CARGO) nextest run --locked --workspace --profile long -E 'not ($(HEAVY)) & not ($(NO_CASES))'
 	HOLDFAST_SIM_HISTORIES=1000000 $(CARGO) nextest run --locked --workspace --profile long -E 'package(holdfast-sim) & test(no_history)'
 	PROPTEST_CASES=250 $(CARGO) nextest run --locked --workspace --profile long -E '$(HEAVY)'
-	HOLDFAST_ROUNDS=4 $(CARGO) nextest run --locked --workspace --profile long --no-capture -E '$(STEPS)'
+	HOLDFAST_ROUNDS=4 $(CARGO) nextest run --locked --workspace --profile long --success-output immediate -E '$(STEPS)'
 
 lint: ## formatting, clippy, dependency policy, documentation
 	@$(SETUP) packages tools

@@ -8,7 +8,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use holdfast_engine::postgres::links::Tls;
+use holdfast_engine::links::Tls;
 use nix::unistd::{Gid, Uid, User, chown, getgrouplist, setgroups, setresgid, setresuid};
 
 use crate::config::Config;

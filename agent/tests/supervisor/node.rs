@@ -18,7 +18,7 @@ use holdfast_agent::helper::{HelperClient, HelperLink};
 use holdfast_agent::ledger::Ledger;
 use holdfast_agent::supervisor::Supervisor;
 use holdfast_agent::supervisor::stop::Patience;
-use holdfast_engine::postgres::links::Tls;
+use holdfast_engine::links::Tls;
 use holdfast_model::Incarnation;
 use holdfast_storage::ops::{Consent, FormatOrder, Response, Seen, Verb};
 use nix::sys::signal::{Signal, kill};

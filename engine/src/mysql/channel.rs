@@ -18,8 +18,7 @@ use tokio::time::{self, Instant};
 
 use super::identity::login_of;
 use super::session::{Session, SessionError};
-use crate::links::Upstream;
-use crate::postgres::links::Tls;
+use crate::links::{Tls, Upstream};
 
 /// How often it is looked.
 const POLL: Duration = Duration::from_millis(10);

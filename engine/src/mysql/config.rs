@@ -23,7 +23,7 @@ pub use owned::{Owned, owned};
 use super::Layout;
 use super::identity;
 use super::layout::path_text;
-use crate::postgres::links::Tls;
+use crate::links::Tls;
 
 /// Everything that the file says.
 #[derive(Debug, Clone)]

@@ -25,8 +25,7 @@ use crate::ackers::Ackers;
 use crate::engine::{BackupEnd, Engine, EngineError, EngineStatus, Retry};
 use crate::flushed::Flushed;
 use crate::launch::Launch;
-use crate::links::Upstream;
-use crate::postgres::links::Tls;
+use crate::links::{Tls, Upstream};
 use crate::postgres::standby::Hands;
 use crate::standing::{Following, Promoted, Recruited};
 

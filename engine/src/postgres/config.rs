@@ -25,9 +25,10 @@ use holdfast_model::{ByteCount, ClusterName};
 pub use owned::owned_reason;
 
 use super::layout::path_text;
-use super::links::{self, Links, Tls};
+use super::links::{self, Links};
 use super::{Layout, Version, sync};
 use crate::ackers::Ackers;
+use crate::links::Tls;
 
 /// Everything that the file says.
 #[derive(Debug, Clone)]

@@ -14,7 +14,7 @@ use super::backup::{BackupError, BackupSession};
 use super::config::{self, ConfigError, Settings};
 use super::gate::{self, Files, GateError};
 use super::hba::{self, ClientRule};
-use super::links::{Links, Tls};
+use super::links::Links;
 use super::session::clients::TerminateError;
 use super::session::rules::RuleError;
 use super::session::status::ServerFacts;
@@ -25,7 +25,7 @@ use crate::ackers::Ackers;
 use crate::engine::{BackupEnd, Engine, EngineError, EngineStatus, Retry};
 use crate::flushed::Flushed;
 use crate::launch::Launch;
-use crate::links::Upstream;
+use crate::links::{Tls, Upstream};
 use crate::standing::{Following, Promoted, Recruited};
 
 /// How long the agent waits for the server.

@@ -11,26 +11,14 @@
 //! Not here: who that is ([`crate::links`]).
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use holdfast_model::Member;
 
-use crate::links::{Peer, Upstream};
+use crate::links::{Peer, Tls, Upstream};
 
 /// No member has this name: members' names hold a dot.
 const UNCOUNTED: &str = "holdfast_rewind";
-
-/// Files of this node's certificate, used as a server and as a member that follows. Off the data volume; the engine's user
-/// reads them, and the key belongs to it (mode 0600) or to root (0640), or Postgres refuses it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tls {
-    /// The certificate; its common name is the node's name.
-    pub cert: PathBuf,
-    /// Its private key.
-    pub key: PathBuf,
-    /// The authority that signs nodes' certificates.
-    pub ca: PathBuf,
-}
 
 /// Everybody that a server replicates with.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -13,11 +13,11 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use holdfast_engine::Launch;
+use holdfast_engine::links::Tls;
 use holdfast_engine::mysql::argv::{self, Start};
 use holdfast_engine::mysql::identity::{Markers, auto_cnf};
 use holdfast_engine::mysql::session::Session;
 use holdfast_engine::mysql::{Layout, config};
-use holdfast_engine::postgres::links::Tls;
 use holdfast_model::{ClusterId, Incarnation, Member};
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, OptsBuilder};

@@ -4,7 +4,8 @@ use std::process::{Child, Stdio};
 
 use holdfast_engine::Ackers;
 use holdfast_engine::Launch;
-use holdfast_engine::postgres::links::{Tls, slot_name};
+use holdfast_engine::links::Tls;
+use holdfast_engine::postgres::links::slot_name;
 use holdfast_engine::postgres::members::RemoveError;
 use holdfast_model::{Lsn, Member, Rule};
 use test_case::test_case;

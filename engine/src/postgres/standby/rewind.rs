@@ -10,9 +10,10 @@
 use holdfast_model::Term;
 
 use crate::launch::Launch;
+use crate::links::Tls;
 use crate::links::Upstream;
 use crate::postgres::Layout;
-use crate::postgres::links::{self, Tls};
+use crate::postgres::links;
 use crate::postgres::session::{Session, SessionError};
 
 /// The command that rewinds the copy in `layout` of a stopped server onto `upstream`. It first lets a copy of a crashed server
