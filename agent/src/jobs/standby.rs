@@ -89,11 +89,16 @@ fn remove_first_segments_behind(root: &Root) -> Result<Vec<String>, IoError> {
         };
         let Some(text) = root.read(&entry.path, HISTORY_BYTES_MAX)? else { continue };
         let Ok(history) = History::parse(timeline, &String::from_utf8_lossy(&text)) else { continue };
-        for first in FirstSegment::of(timeline, &history, control.segments) {
-            let read = |name: &str| root.read(&file(name), SEGMENT_BYTES_MAX);
-            if let (Some(newer), Some(older)) = (read(&first.newer)?, read(&first.older)?)
-                && first.is_behind(&newer, &older)
-            {
+        let read = |name: &str| root.read(&file(name), SEGMENT_BYTES_MAX);
+        let beside = FirstSegment::of(timeline, &history, control.segments);
+        let Some(parent) = beside.last() else { continue };
+        let Some(newer) = read(&parent.newer)? else { continue };
+        // Nearly every one is: a segment may hold the forks of many reigns, and each has its files.
+        if parent.is_whole(&newer) {
+            continue;
+        }
+        for first in beside {
+            if read(&first.older)?.is_some_and(|older| first.is_behind(&newer, &older)) {
                 behind.insert(first.newer);
             }
         }

@@ -47,7 +47,7 @@ async fn a_standby_that_stops_while_it_changes_over_still_has_what_it_acked(majo
     let shared = usize::try_from(first.shared()).unwrap();
     let file = |name: &str| node.data("pg_wal").join(name);
     let (mut newer, older) = (fs::read(file(&first.newer)).unwrap(), fs::read(file(&first.older)).unwrap());
-    assert!(!first.is_behind(&newer[..shared], &older[..shared]), "it is whole");
+    assert!(!first.is_behind(&newer[..shared], &older[..shared]) && first.is_whole(&newer));
     // As it was while it was received: zeros, where nothing had arrived yet.
     let arrived = shared - 3 * usize::try_from(PAGE_BYTES).unwrap();
     newer[arrived..].fill(0);
@@ -63,7 +63,7 @@ async fn a_standby_that_stops_while_it_changes_over_still_has_what_it_acked(majo
     assert!(let_in.is_err(), "the trap: its log ends before what it had flushed, acked and applied");
     node.quit().await;
 
-    assert!(first.is_behind(&newer[..shared], &older[..shared]));
+    assert!(first.is_behind(&newer[..shared], &older[..shared]) && !first.is_whole(&newer));
     fs::remove_file(node.data("pg_wal").join(&first.newer)).unwrap();
     assert!(end_after_start(node).await >= acked.into());
 }

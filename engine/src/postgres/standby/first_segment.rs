@@ -29,7 +29,7 @@ pub struct FirstSegment {
 }
 
 impl FirstSegment {
-    /// That of timeline `of` beside each of its ancestors that has log in it; none for one without a parent, or that begins with
+    /// That of timeline `of` beside each of its ancestors that has log in it, the oldest first; none for one without a parent, or that begins with
     /// a segment.
     #[must_use]
     pub fn of(of: Term, history: &History, segments: Segments) -> Vec<Self> {
@@ -52,6 +52,13 @@ impl FirstSegment {
     #[must_use]
     pub const fn shared(&self) -> u64 {
         self.fork.bytes_since(self.start)
+    }
+
+    /// Whether the newer file holds all of the log before the fork: it is then behind no file of an ancestor that was left here or
+    /// before. Of its bytes the first [`Self::shared`], or fewer where there are fewer.
+    #[must_use]
+    pub fn is_whole(&self, newer: &[u8]) -> bool {
+        self.end(self.timelines.0, newer) >= self.fork
     }
 
     /// Whether the newer file holds less of the log before the fork than the older one. Of each the first [`Self::shared`] bytes,
