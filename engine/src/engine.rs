@@ -57,6 +57,24 @@ pub enum EngineError {
 }
 
 impl EngineError {
+    /// It answers and refuses.
+    pub(crate) fn refused(doing: &'static str, source: impl Error + Send + Sync + 'static) -> Self {
+        Self::Refused { doing, source: Box::new(source) }
+    }
+
+    /// It does not answer now.
+    pub(crate) fn unavailable(doing: &'static str, source: impl Error + Send + Sync + 'static) -> Self {
+        Self::Unavailable { doing, source: Box::new(source) }
+    }
+
+    /// By whether trying again can help.
+    pub(crate) fn by(retry: Retry, doing: &'static str, source: impl Error + Send + Sync + 'static) -> Self {
+        match retry {
+            Retry::Backoff => Self::unavailable(doing, source),
+            Retry::Never => Self::refused(doing, source),
+        }
+    }
+
     /// Whether trying again can help.
     #[must_use]
     pub const fn retry(&self) -> Retry {

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use super::Layout;
 use super::gate;
 use super::layout::{AGENT, DATABASE, PROBE};
+use super::session::quote;
 use crate::launch::Launch;
 
 /// As what a server starts. Whichever it is, no client gets in and nothing is acknowledged before the agent says so.
@@ -72,13 +73,13 @@ fn with_config(layout: &Layout) -> Launch {
 /// Each statement has to be on one line (MySQL 9.7 reference manual, 7.1.7, `init_file`).
 #[must_use]
 pub fn init_sql(agent: &str) -> String {
-    let agent = agent.replace('\\', r"\\").replace('\'', "''");
+    let agent = quote(agent);
     format!(
         "INSTALL PLUGIN auth_socket SONAME 'auth_socket.so';\n\
-         CREATE USER '{AGENT}'@'localhost' IDENTIFIED WITH auth_socket AS '{agent}';\n\
+         CREATE USER '{AGENT}'@'localhost' IDENTIFIED WITH auth_socket AS {agent};\n\
          GRANT ALL ON *.* TO '{AGENT}'@'localhost' WITH GRANT OPTION;\n\
          ALTER USER 'root'@'localhost' IDENTIFIED WITH auth_socket;\n\
-         CREATE USER '{PROBE}'@'localhost' IDENTIFIED WITH auth_socket AS '{agent}' WITH MAX_USER_CONNECTIONS 4;\n\
+         CREATE USER '{PROBE}'@'localhost' IDENTIFIED WITH auth_socket AS {agent} WITH MAX_USER_CONNECTIONS 4;\n\
          CREATE DATABASE {DATABASE} CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;\n\
          CREATE TABLE {DATABASE}.rules (term INT UNSIGNED NOT NULL, version INT UNSIGNED NOT NULL, rule JSON NOT NULL, \
            written TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP, PRIMARY KEY (term, version));\n\

@@ -14,8 +14,7 @@ use std::time::Duration;
 
 use holdfast_model::GtidSet;
 
-use super::channel::quote;
-use super::session::{Session, SessionError};
+use super::session::{Session, SessionError, quote};
 
 /// A copy that is whole.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -17,7 +17,7 @@ use holdfast_model::{GtidSet, Source};
 use tokio::time::{self, Instant};
 
 use super::identity::login_of;
-use super::session::{Session, SessionError};
+use super::session::{Session, SessionError, quote};
 use crate::links::{Tls, Upstream};
 
 /// How often it is looked.
@@ -174,8 +174,7 @@ async fn apply_everything(
 }
 
 /// Points the server at `upstream` and sees it receive log there, of the `source` that it is where that is known. Whether it may
-/// was asked before. With `acks` the
-/// upstream's commits may wait for this server's; only whom the rule in force names says so.
+/// was asked before. With `acks` the upstream's commits may wait for this server's; only whom the rule in force names says so.
 ///
 /// Nothing is said to a server that follows there already: `CHANGE REPLICATION SOURCE` throws received log away, and is only
 /// said once there is none that is not applied.
@@ -301,11 +300,6 @@ fn change_source(tls: &Tls, upstream: &Upstream) -> String {
         text(&tls.cert),
         text(&tls.key),
     )
-}
-
-/// A string of SQL.
-pub(super) fn quote(text: &str) -> String {
-    format!("'{}'", text.replace('\\', r"\\").replace('\'', "''"))
 }
 
 /// Begins a reign on a recruited server: it writes from now on, for the agent alone, and its commits wait for more acks than

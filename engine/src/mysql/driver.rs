@@ -22,7 +22,7 @@ use super::rules::{RuleError, Writer, term_of};
 use super::session::{Session, SessionError};
 use super::{Layout, members, purge, weakened};
 use crate::ackers::Ackers;
-use crate::engine::{BackupEnd, Engine, EngineError, EngineStatus, Retry};
+use crate::engine::{BackupEnd, Engine, EngineError, EngineStatus};
 use crate::flushed::Flushed;
 use crate::launch::Launch;
 use crate::links::{Tls, Upstream};
@@ -193,8 +193,8 @@ impl Engine for Mysql {
         let written = self.writer.write(session, before, rule, deadline).await;
         written.map(Position::from).map_err(|err| match err {
             RuleError::Session { source, .. } => of_session(doing, source),
-            RuleError::Late { .. } => unavailable(doing, err),
-            RuleError::Older { .. } | RuleError::Differs(_) => refused(doing, err),
+            RuleError::Late { .. } => EngineError::unavailable(doing, err),
+            RuleError::Older { .. } | RuleError::Differs(_) => EngineError::refused(doing, err),
         })
     }
 
@@ -280,7 +280,7 @@ impl Engine for Mysql {
                 return Ok(());
             }
             if Instant::now() >= until {
-                return Err(unavailable(doing, StillThere { member: member.clone(), deadline }));
+                return Err(EngineError::unavailable(doing, StillThere { member: member.clone(), deadline }));
             }
             time::sleep(POLL).await;
         }
@@ -413,25 +413,14 @@ struct StillThere {
     deadline: Duration,
 }
 
-fn refused(doing: &'static str, err: impl std::error::Error + Send + Sync + 'static) -> EngineError {
-    EngineError::Refused { doing, source: Box::new(err) }
-}
-
-fn unavailable(doing: &'static str, err: impl std::error::Error + Send + Sync + 'static) -> EngineError {
-    EngineError::Unavailable { doing, source: Box::new(err) }
-}
-
 fn of_session(doing: &'static str, err: SessionError) -> EngineError {
-    match err.retry() {
-        Retry::Backoff => unavailable(doing, err),
-        Retry::Never => refused(doing, err),
-    }
+    EngineError::by(err.retry(), doing, err)
 }
 
 fn of_gate(doing: &'static str, err: GateError) -> EngineError {
     match err {
         GateError::Session(source) => of_session(doing, source),
-        GateError::Setting { .. } | GateError::LetIn | GateError::KeptOut => refused(doing, err),
+        GateError::Setting { .. } | GateError::LetIn | GateError::KeptOut => EngineError::refused(doing, err),
     }
 }
 
@@ -439,11 +428,11 @@ fn of_channel(doing: &'static str, err: ChannelError) -> EngineError {
     match err {
         ChannelError::Session(source) => of_session(doing, source),
         ChannelError::Receives(_) | ChannelError::Unapplied { .. } | ChannelError::NotReceiving { .. } => {
-            unavailable(doing, err)
+            EngineError::unavailable(doing, err)
         }
         ChannelError::Applier { .. }
         | ChannelError::OtherSource { .. }
         | ChannelError::NoTls
-        | ChannelError::Writes => refused(doing, err),
+        | ChannelError::Writes => EngineError::refused(doing, err),
     }
 }

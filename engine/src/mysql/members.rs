@@ -17,9 +17,8 @@ use std::time::Duration;
 use holdfast_model::{ClusterName, Incarnation, Member};
 
 use super::Layout;
-use super::channel::quote;
 use super::identity::login_of;
-use super::session::{Session, SessionError};
+use super::session::{Session, SessionError, quote};
 
 /// One member's stream from this server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

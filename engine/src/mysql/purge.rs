@@ -7,8 +7,7 @@
 
 use holdfast_model::GtidSet;
 
-use super::channel::quote;
-use super::session::{Session, SessionError};
+use super::session::{Session, SessionError, quote};
 
 /// Lets go of every file all of whose transactions are in `shipped`; returns how many files went. The newest stays.
 ///

@@ -10,8 +10,8 @@ use std::time::Duration;
 use holdfast_model::GtidSet;
 use tokio::time::{self, Instant};
 
-use super::channel::{ChannelError, quote};
-use super::session::Session;
+use super::channel::ChannelError;
+use super::session::{Session, quote};
 
 /// How often it is looked.
 const POLL: Duration = Duration::from_millis(50);

@@ -21,7 +21,7 @@ use tokio::time::{self, Instant};
 use super::Layout;
 use super::identity::Markers;
 use super::layout::DATABASE;
-use super::session::{Session, SessionError};
+use super::session::{Session, SessionError, quote};
 
 /// How often it is looked whether a marker is in the log.
 const POLL: Duration = Duration::from_millis(5);
@@ -214,13 +214,13 @@ impl Writer {
     }
 }
 
-/// What one transaction says. The rules are JSON without quotes of SQL's kind: names hold none.
+/// What one transaction says.
 fn statements(markers: Markers, before: &[Rule], rule: &Rule) -> Vec<String> {
     let insert = |rule: &Rule| {
         let json = serde_json::to_string(rule).expect("a rule holds only string keys and whole numbers");
         let (term, version) = (rule.id.term.number(), rule.id.version);
-        let json = json.replace('\\', r"\\").replace('\'', "''");
-        format!("INSERT INTO {DATABASE}.rules (term, version, rule) VALUES ({term}, {version}, '{json}')")
+        let json = quote(&json);
+        format!("INSERT INTO {DATABASE}.rules (term, version, rule) VALUES ({term}, {version}, {json})")
     };
     let begin =
         [format!("SET SESSION gtid_next = '{}'", markers.gtid(rule.id)), "START TRANSACTION".to_owned()];

@@ -261,3 +261,8 @@ impl Session {
         answer
     }
 }
+
+/// A string of SQL.
+pub(super) fn quote(text: &str) -> String {
+    format!("'{}'", text.replace('\\', r"\\").replace('\'', "''"))
+}

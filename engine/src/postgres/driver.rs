@@ -172,7 +172,7 @@ impl Engine for Postgres {
         session.ensure_schema().await.map_err(|err| of_session(doing, err))?;
         session.write_rules(before, rule).await.map(Position::from).map_err(|err| match err {
             RuleError::Session { source, .. } => of_session(doing, source),
-            RuleError::Older { .. } | RuleError::Differs(_) => refused(doing, err),
+            RuleError::Older { .. } | RuleError::Differs(_) => EngineError::refused(doing, err),
         })
     }
 
@@ -189,20 +189,20 @@ impl Engine for Postgres {
             return Err(EngineError::Order("apply the gate: the server still recovers"));
         }
         let render = self.setup.files(gate, ackers, &self.links);
-        let files = render.map_err(|errors| refused(doing, RenderError(errors)))?;
+        let files = render.map_err(|errors| EngineError::refused(doing, RenderError(errors)))?;
         let (written, in_force) = match gate {
             Gate::Closed { .. } => (step::gate::CLOSED_WRITTEN, step::gate::CLOSED),
             Gate::ReadOnly { .. } | Gate::Open { .. } => (step::gate::OPEN_WRITTEN, step::gate::OPEN),
         };
-        gate::install(&self.setup.layout, &files).map_err(|err| refused(doing, err))?;
+        gate::install(&self.setup.layout, &files).map_err(|err| EngineError::refused(doing, err))?;
         debug!(target: step::TARGET, step = written.name());
         let layout = self.setup.layout.clone();
         let session = self.session_for(doing).await?;
         gate::settle(session, &layout, gate, ackers).await.map_err(|err| match err {
             GateError::Session(source) => of_session(doing, source),
-            GateError::NotReloaded(_) => unavailable(doing, err),
+            GateError::NotReloaded(_) => EngineError::unavailable(doing, err),
             GateError::Files(_) | GateError::Setting { .. } | GateError::LetIn | GateError::KeptOut => {
-                refused(doing, err)
+                EngineError::refused(doing, err)
             }
         })?;
         debug!(target: step::TARGET, step = in_force.name());
@@ -218,7 +218,7 @@ impl Engine for Postgres {
         let doing = "end client sessions";
         self.session_for(doing).await?.terminate_clients(rule).await.map_err(|err| match err {
             TerminateError::Session(source) => of_session(doing, source),
-            TerminateError::Waiters(_) => refused(doing, err),
+            TerminateError::Waiters(_) => EngineError::refused(doing, err),
         })
     }
 
@@ -275,7 +275,7 @@ impl Engine for Postgres {
 
     async fn keep_log(&mut self, from: &Position) -> Result<(), EngineError> {
         let doing = "keep log until it is shipped";
-        let from = Lsn::try_from(from).map_err(|err| refused(doing, err))?;
+        let from = Lsn::try_from(from).map_err(|err| EngineError::refused(doing, err))?;
         let session = self.session_for(doing).await?;
         session.ensure_ship_slot().await.map_err(|err| of_session(doing, err))?;
         session.advance_ship_slot(from).await.map_err(|err| of_session(doing, err))
@@ -326,25 +326,8 @@ impl Engine for Postgres {
 #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
 pub(super) struct RenderError(pub(super) Vec<ConfigError>);
 
-pub(super) fn refused(
-    doing: &'static str,
-    err: impl std::error::Error + Send + Sync + 'static,
-) -> EngineError {
-    EngineError::Refused { doing, source: Box::new(err) }
-}
-
-pub(super) fn unavailable(
-    doing: &'static str,
-    err: impl std::error::Error + Send + Sync + 'static,
-) -> EngineError {
-    EngineError::Unavailable { doing, source: Box::new(err) }
-}
-
 pub(super) fn of_session(doing: &'static str, err: SessionError) -> EngineError {
-    match err.retry() {
-        Retry::Backoff => unavailable(doing, err),
-        Retry::Never => refused(doing, err),
-    }
+    EngineError::by(err.retry(), doing, err)
 }
 
 fn of_backup(doing: &'static str, err: BackupError) -> EngineError {
@@ -352,8 +335,5 @@ fn of_backup(doing: &'static str, err: BackupError) -> EngineError {
         BackupError::Open(source) | BackupError::Start(source) | BackupError::Stop(source) => source.retry(),
         BackupError::Tablespaces(_) | BackupError::InRecovery => Retry::Never,
     };
-    match retry {
-        Retry::Backoff => unavailable(doing, err),
-        Retry::Never => refused(doing, err),
-    }
+    EngineError::by(retry, doing, err)
 }

@@ -11,7 +11,7 @@ use holdfast_model::{Member, Term};
 use tracing::debug;
 
 use super::config::ConfigError;
-use super::driver::{Postgres, RenderError, of_session, refused, unavailable};
+use super::driver::{Postgres, RenderError, of_session};
 use super::gate::GateError;
 use super::members::{RemoveError, RenewError};
 use super::standby::Hands;
@@ -56,8 +56,8 @@ impl Postgres {
         let expelled = self.session_for(doing).await?.remove_member(member, deadline).await;
         expelled.map_err(|err| match err {
             RemoveError::Session { source, .. } => of_session(doing, source),
-            RemoveError::StillThere { .. } => unavailable(doing, err),
-            RemoveError::StillCounted { .. } | RemoveError::StillLetIn(_) => refused(doing, err),
+            RemoveError::StillThere { .. } => EngineError::unavailable(doing, err),
+            RemoveError::StillCounted { .. } | RemoveError::StillLetIn(_) => EngineError::refused(doing, err),
         })
     }
 
@@ -67,7 +67,7 @@ impl Postgres {
         let loaded = session.status().await.map_err(|err| of_session(doing, err))?.conf_loaded;
         session.renew_walsenders(loaded, deadline).await.map_err(|err| match err {
             RenewError::Session(source) => of_session(doing, source),
-            RenewError::StillThere { .. } => unavailable(doing, err),
+            RenewError::StillThere { .. } => EngineError::unavailable(doing, err),
         })
     }
 
@@ -96,7 +96,7 @@ impl Postgres {
         promote::promote(session, hands, term, deadline).await.map_err(|err| match err {
             PromoteError::Session(source) => of_session(doing, source),
             PromoteError::Late(_) | PromoteError::Hands(_) | PromoteError::Receives(_) => {
-                unavailable(doing, err)
+                EngineError::unavailable(doing, err)
             }
             PromoteError::Term { .. }
             | PromoteError::Gap { .. }
@@ -104,7 +104,7 @@ impl Postgres {
             | PromoteError::Upstream
             | PromoteError::EmptyList
             | PromoteError::Primary(_)
-            | PromoteError::Timeline { .. } => refused(doing, err),
+            | PromoteError::Timeline { .. } => EngineError::refused(doing, err),
         })
     }
 
@@ -120,22 +120,22 @@ impl Postgres {
             FollowError::Session(source) => of_session(doing, source),
             FollowError::Render(errors) => render(doing, errors),
             FollowError::Reload(source) => of_gate(doing, source),
-            FollowError::NotStreaming(_) => unavailable(doing, err),
-            FollowError::Install(_) | FollowError::NotInRecovery => refused(doing, err),
+            FollowError::NotStreaming(_) => EngineError::unavailable(doing, err),
+            FollowError::Install(_) | FollowError::NotInRecovery => EngineError::refused(doing, err),
         })
     }
 }
 
 fn render(doing: &'static str, errors: Vec<ConfigError>) -> EngineError {
-    refused(doing, RenderError(errors))
+    EngineError::refused(doing, RenderError(errors))
 }
 
 fn of_gate(doing: &'static str, err: GateError) -> EngineError {
     match err {
         GateError::Session(source) => of_session(doing, source),
-        GateError::NotReloaded(_) => unavailable(doing, err),
+        GateError::NotReloaded(_) => EngineError::unavailable(doing, err),
         GateError::Files(_) | GateError::Setting { .. } | GateError::LetIn | GateError::KeptOut => {
-            refused(doing, err)
+            EngineError::refused(doing, err)
         }
     }
 }
@@ -146,7 +146,7 @@ fn of_stop(err: StopError) -> EngineError {
         StopError::Session(source) => of_session(doing, source),
         StopError::Render(errors) => render(doing, errors),
         StopError::Reload(source) => of_gate(doing, source),
-        StopError::Hands(_) | StopError::Deadline { .. } => unavailable(doing, err),
-        StopError::Install(_) | StopError::NotInRecovery => refused(doing, err),
+        StopError::Hands(_) | StopError::Deadline { .. } => EngineError::unavailable(doing, err),
+        StopError::Install(_) | StopError::NotInRecovery => EngineError::refused(doing, err),
     }
 }
